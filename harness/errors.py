@@ -1,0 +1,98 @@
+"""What can go wrong around the model. Every class has a stable code; every message is one sentence with the remedy.
+
+    HarnessError
+    ├── WeightsDownloadError        WEIGHTS_DOWNLOAD     a weights file could not be fetched intact
+    ├── SchemaError                 SCHEMA               the predictor's signature cannot be described
+    ├── ModelServerError            MODEL_SERVER         a model server
+    │   ├── SetupFailed             SETUP_FAILED         its setup raised, or never ended
+    │   ├── NotReady                NOT_READY            it is still starting
+    │   ├── Busy                    BUSY                 every slot stayed taken
+    │   ├── Unreachable             UNREACHABLE          nothing answers, or not in time
+    │   ├── Crashed                 CRASHED              its worker died
+    │   └── InputRejected           INPUT_REJECTED       inputs that its schema forbids
+    ├── PredictionFailed            PREDICTION_FAILED    the model answered, with a failure
+    ├── DockerError                 DOCKER               the Docker Engine
+    └── UsageError                  USAGE                a command or option that makes no sense
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HarnessError(Exception):
+    """Base of everything the harness raises on purpose; `str(error)` is one sentence."""
+
+    code: ClassVar[str] = "HARNESS"
+
+
+class WeightsDownloadError(HarnessError):
+    """A weights file could not be fetched intact."""
+
+    code = "WEIGHTS_DOWNLOAD"
+
+
+class SchemaError(HarnessError):
+    """The predictor's signature cannot be described as a Cog schema."""
+
+    code = "SCHEMA"
+
+
+class ModelServerError(HarnessError):
+    """A model server did not do what it should."""
+
+    code = "MODEL_SERVER"
+
+
+class SetupFailed(ModelServerError):
+    """The predictor's setup raised, or did not end within its time."""
+
+    code = "SETUP_FAILED"
+
+
+class NotReady(ModelServerError):
+    """The model server is still starting."""
+
+    code = "NOT_READY"
+
+
+class Busy(ModelServerError):
+    """Every prediction slot stayed taken for as long as the caller would wait."""
+
+    code = "BUSY"
+
+
+class Unreachable(ModelServerError):
+    """Nothing answers at the model server's address, or not in time."""
+
+    code = "UNREACHABLE"
+
+
+class Crashed(ModelServerError):
+    """The model server's worker died; the server must be restarted."""
+
+    code = "CRASHED"
+
+
+class InputRejected(ModelServerError):
+    """The model server's schema forbids these inputs."""
+
+    code = "INPUT_REJECTED"
+
+
+class PredictionFailed(HarnessError):
+    """The model ran and answered with a failure."""
+
+    code = "PREDICTION_FAILED"
+
+
+class DockerError(HarnessError):
+    """The Docker Engine is absent, refused, or lacks something."""
+
+    code = "DOCKER"
+
+
+class UsageError(HarnessError):
+    """A command or option that makes no sense here."""
+
+    code = "USAGE"
