@@ -18,7 +18,7 @@ from restoration.restorer import Options, Restored, Restorer
 from restoration.settings import Settings
 
 
-class Predictor(BasePredictor):
+class Predictor(BasePredictor):  # type: ignore[misc]  # Cog ships no types
     """Restore the faces in a photo and enlarge the rest."""
 
     def setup(self) -> None:
@@ -61,9 +61,7 @@ class Predictor(BasePredictor):
         output_format: str = Input(
             description="File format of the output.", default="png", choices=["png", "jpg", "webp"]
         ),
-        output_quality: int = Input(
-            description="Quality of the output, for jpg and webp.", default=95, ge=1, le=100
-        ),
+        output_quality: int = Input(description="Quality of the output, for jpg and webp.", default=95, ge=1, le=100),
     ) -> CogPath:
         """Restore the faces in a photo and enlarge the rest."""
         try:
@@ -97,7 +95,7 @@ class Predictor(BasePredictor):
 
 
 def _read(img: object) -> bytes:
-    """Read the file that Cog downloaded. Cog hands path strings and file: URLs through as they come: never open them."""
+    """Read the file that Cog downloaded. Cog passes path strings and file: URLs through as text: never open those."""
     if not isinstance(img, CogPath):
         raise InvalidInput("img is not an uploaded file; send an http(s) URL or a data URL.")
-    return img.read_bytes()
+    return Path(img).read_bytes()

@@ -41,16 +41,14 @@ def alignment(landmarks: NDArray[np.float64]) -> Affine | None:
 
 def crop(rgb: Pixels, matrix: Affine) -> Pixels:
     """Cut the (512, 512, 3) aligned face out of a photo, grey where the photo ends."""
-    return np.asarray(
-        cv2.warpAffine(rgb, matrix, (CROP, CROP), flags=cv2.INTER_LINEAR, borderValue=_OUTSIDE), np.uint8
-    )
+    return np.asarray(cv2.warpAffine(rgb, matrix, (CROP, CROP), flags=cv2.INTER_LINEAR, borderValue=_OUTSIDE), np.uint8)
 
 
 def soft_mask(labels: NDArray[np.uint8]) -> Mask:
     """Turn (512, 512) ParseNet classes into how much of the restored crop shows, from 0 to 1, softly."""
-    mask = _FACE_LABELS[labels].astype(np.float32)
+    mask: Mask = _FACE_LABELS[labels].astype(np.float32)
     for _ in range(2):
-        mask = cv2.GaussianBlur(mask, (101, 101), 11)
+        mask = cv2.GaussianBlur(mask, (101, 101), 11).astype(np.float32, copy=False)
     inner = np.zeros_like(mask)
     inner[_BORDER:-_BORDER, _BORDER:-_BORDER] = mask[_BORDER:-_BORDER, _BORDER:-_BORDER]
     return inner
@@ -89,7 +87,7 @@ def _low_passed(layers: NDArray[np.float32], matrix: Affine) -> tuple[NDArray[np
     side = CROP // factor * factor
     small = cv2.resize(layers[:side, :side], None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
     centred = np.hstack([matrix[:, :2], (matrix[:, 2] + 0.5)[:, None]]) / factor
-    return small, centred - [[0, 0, 0.5], [0, 0, 0.5]]
+    return np.asarray(small, np.float32), centred - [[0, 0, 0.5], [0, 0, 0.5]]
 
 
 def _blend(band: Pixels, layers: NDArray[np.float32], matrix: Affine) -> None:
@@ -107,7 +105,7 @@ def _shifted(matrix: Affine, left: int, top: int) -> Affine:
 
 
 def _reach(mask: Mask, matrix: Affine, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of the canvas pixels that interpolation of `mask` can touch, right and bottom excluded."""
+    """Left, top, right, bottom (the latter two excluded) of the canvas pixels that `mask` can touch."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return 0, 0, 0, 0

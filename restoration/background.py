@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -57,12 +58,13 @@ def _spans(length: int, out_length: int, scale: int, tile: int) -> tuple[list[Sp
     """Divide one side into equal tiles; returns them and the length of every window in the photo."""
     count = math.ceil(length / tile)
     edges = [round(i * out_length / count) for i in range(count + 1)]
+    spans = list(pairwise(edges))
     ratio = out_length / length
     margin = _REACH + math.ceil(_LANCZOS_REACH * max(1.0, scale / ratio) / scale) + 1
-    longest = max(stop - start for start, stop in zip(edges, edges[1:], strict=False))
+    longest = max(stop - start for start, stop in spans)
     window = min(length, math.ceil(longest / ratio) + 2 * margin + 1)
     starts = [min(max(0, math.floor(edge / ratio) - margin), length - window) for edge in edges[:-1]]
-    return [Span(*span) for span in zip(edges, edges[1:], starts, strict=False)], window
+    return [Span(*edge, start) for edge, start in zip(spans, starts, strict=True)], window
 
 
 def _box(span: Span, length: int, out_length: int, scale: int) -> tuple[float, float]:

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -109,8 +108,8 @@ def content_key(rgb: Pixels) -> str:
     return hashlib.sha256(repr(rgb.shape).encode() + np.ascontiguousarray(rgb).tobytes()).hexdigest()
 
 
-def choose(faces: list[Face], which: Literal["all", "largest", "center"], size: Size) -> list[Face]:
-    """Keep all faces, the one whose box covers most of the photo, or the one nearest its centre."""
+def choose(faces: list[Face], which: str, size: Size) -> list[Face]:
+    """Keep "all" faces, the "largest" one by what of its box lies in the photo, or the one nearest the "center"."""
     if not faces or which == "all":
         return faces
     width, height = size

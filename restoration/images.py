@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -23,11 +24,10 @@ from restoration.settings import Settings
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
 """Width, height."""
-OutputFormat = Literal["png", "jpg", "webp"]
 
 ACCEPTED = ("JPEG", "PNG", "WebP", "TIFF", "BMP", "HEIC", "AVIF")
-_DECODERS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "HEIF", "AVIF")  # MPO: what many phones write as .jpg
-_LONGEST_SIDE: dict[OutputFormat, int] = {"png": 2**31 - 1, "jpg": 65_500, "webp": 16_383}
+_DECODERS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF", "AVIF")
+_LONGEST_SIDE: dict[str, int] = {"png": 2**31 - 1, "jpg": 65_500, "webp": 16_383}
 _LONGEST_JPEG_EXIF = 65_533
 # Tags that describe how a TIFF file stores its pixels; in another file they would be lies.
 _STORAGE_TAGS = (
@@ -91,7 +91,7 @@ def decode(data: bytes, settings: Settings) -> Photo:
         ) from error
 
 
-def output_size(size: Size, scale: float, output_format: OutputFormat, settings: Settings) -> Size:
+def output_size(size: Size, scale: float, output_format: str, settings: Settings) -> Size:
     """`size` times `scale`, rounded, at least one pixel a side; raises `TooLarge` for more than can be written."""
     if not (math.isfinite(scale) and 0.1 <= scale <= 10):
         raise InvalidInput(f"scale is {scale}; give a number from 0.1 to 10.")
@@ -103,8 +103,8 @@ def output_size(size: Size, scale: float, output_format: OutputFormat, settings:
         )
     if max(width, height) > _LONGEST_SIDE[output_format]:
         raise TooLarge(
-            f"The result would be {width}x{height}; {output_format} ends at {_LONGEST_SIDE[output_format]} pixels a side; "
-            "use png or a smaller scale."
+            f"The result would be {width}x{height}, {output_format} holds {_LONGEST_SIDE[output_format]} pixels "
+            "a side at most; use png or a smaller scale."
         )
     return width, height
 
@@ -120,7 +120,7 @@ def resize(pixels: Pixels, size: Size, box: tuple[float, float, float, float] | 
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, box=box))
 
 
-def encode(rgb: Pixels, photo: Photo, output_format: OutputFormat, quality: int) -> tuple[bytes, tuple[str, ...]]:
+def encode(rgb: Pixels, photo: Photo, output_format: str, quality: int) -> tuple[bytes, tuple[str, ...]]:
     """Write (height, width, 3) RGB as a file with the alpha, profile, EXIF and resolution of `photo`.
 
     `quality` (1 to 100) counts for jpg and webp. Returns the bytes and notes on what the format could not hold.
@@ -142,13 +142,13 @@ def encode(rgb: Pixels, photo: Photo, output_format: OutputFormat, quality: int)
         exif = None
     if exif:
         exif = _with_dimensions(exif, image.size)
-    kept = {"icc_profile": photo.icc_profile, "exif": exif, "dpi": photo.dpi}
+    kept: dict[str, Any] = {"icc_profile": photo.icc_profile, "exif": exif, "dpi": photo.dpi}
     buffer = io.BytesIO()
     image.save(buffer, **_ENCODERS[output_format](quality), **{key: value for key, value in kept.items() if value})
     return buffer.getvalue(), tuple(notes)
 
 
-_ENCODERS = {
+_ENCODERS: dict[str, Callable[[int], dict[str, Any]]] = {
     # Level 1 costs a fourth of the default's time and, on photographs, a quarter more bytes.
     "png": lambda quality: {"format": "PNG", "compress_level": 1},
     # Full colour resolution: halved chroma shows on restored skin and lips.

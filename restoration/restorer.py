@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -15,9 +14,9 @@ import numpy as np
 from restoration import alignment, background, detection, images, networks
 from restoration.detection import Face
 from restoration.errors import InvalidInput, OutOfMemory
-from restoration.images import OutputFormat, Photo, Pixels, Size
+from restoration.images import Photo, Pixels, Size
 from restoration.settings import Settings
-from restoration.versions import Version, Versions
+from restoration.versions import FILES, Versions
 from restoration.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -25,29 +24,32 @@ log = logging.getLogger(__name__)
 _LEAST_EYE_DISTANCE = 5  # pixels; below it there is no face to restore, as in the reference
 
 
+_CHOICES = {
+    "version": tuple(FILES),
+    "faces": ("all", "largest", "center"),
+    "background": ("real-esrgan", "lanczos"),
+    "output_format": ("png", "jpg", "webp"),
+}
+_BOUNDS = {"scale": (0.1, 10), "strength": (0, 1), "output_quality": (1, 100)}
+
+
 @dataclass(frozen=True)
 class Options:
     """What a caller asks for; see the inputs of `predict.py`, which are these."""
 
-    version: Version = "v1.4"
+    version: str = "v1.4"
     scale: float = 2.0
     strength: float = 1.0
-    faces: Literal["all", "largest", "center"] = "all"
-    background: Literal["real-esrgan", "lanczos"] = "real-esrgan"
-    output_format: OutputFormat = "png"
+    faces: str = "all"
+    background: str = "real-esrgan"
+    output_format: str = "png"
     output_quality: int = 95
 
     def __post_init__(self) -> None:
-        choices = (
-            ("version", Version),
-            ("faces", Literal["all", "largest", "center"]),
-            ("background", Literal["real-esrgan", "lanczos"]),
-            ("output_format", OutputFormat),
-        )
-        for name, allowed in choices:
-            if getattr(self, name) not in get_args(allowed):
-                raise InvalidInput(f"{name} is {getattr(self, name)!r}; use one of {', '.join(get_args(allowed))}.")
-        for name, least, most in (("scale", 0.1, 10), ("strength", 0, 1), ("output_quality", 1, 100)):
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InvalidInput(f"{name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}.")
+        for name, (least, most) in _BOUNDS.items():
             if not least <= getattr(self, name) <= most:
                 raise InvalidInput(f"{name} is {getattr(self, name)}; give a number from {least} to {most}.")
 
@@ -115,9 +117,7 @@ class Restorer:
         weights = Weights(settings.weights)
         self._versions = Versions(weights, self.device, settings.precision, settings.max_network_bytes)
         self._versions.get(Options.version)
-        self._parser = networks.load_face_parser(
-            weights.path("parsing_parsenet.pth"), self.device, settings.precision
-        )
+        self._parser = networks.load_face_parser(weights.path("parsing_parsenet.pth"), self.device, settings.precision)
         self._upscaler = networks.load_upscaler(
             weights.path("realesr-general-x4v3.pth"), self.device, settings.precision
         )

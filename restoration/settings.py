@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from restoration.errors import ConfigurationError
 
@@ -47,13 +47,13 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Read every set `RESTORATION_<FIELD>`; raises `ConfigurationError` for a value that makes no sense."""
-        given = {}
+        given: dict[str, Any] = {}
         for field in fields(cls):
             variable = f"RESTORATION_{field.name.upper()}"
             if text := environment.get(variable):
-                parse = type(field.default)
+                parse: Callable[[str], Any] = type(cls.__dict__[field.name])
                 try:
-                    given[field.name] = Path(text).absolute() if isinstance(field.default, Path) else parse(text)
+                    given[field.name] = Path(text).absolute() if field.name == "weights" else parse(text)
                 except ValueError as error:
                     raise ConfigurationError(f"{variable} is {text!r}; give a number.") from error
         return cls(**given)

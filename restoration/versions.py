@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from typing import Literal
 
-from restoration.networks import Network, load_face_restorer
+from restoration.networks import Device, Network, Precision, load_face_restorer
 from restoration.weights import Weights
 
 log = logging.getLogger(__name__)
 
-Version = Literal["v1.2", "v1.3", "v1.4", "RestoreFormer"]
-FILES: dict[Version, str] = {
+FILES = {
     "v1.2": "GFPGANv1.2.pth",
     "v1.3": "GFPGANv1.3.pth",
     "v1.4": "GFPGANv1.4.pth",
@@ -23,11 +21,11 @@ FILES: dict[Version, str] = {
 class Versions:
     """The face networks, one object each, by name: the wrong one can never answer."""
 
-    def __init__(self, weights: Weights, device: str, precision: str, max_bytes: int) -> None:
+    def __init__(self, weights: Weights, device: Device, precision: Precision, max_bytes: int) -> None:
         self._weights, self._device, self._precision, self._max_bytes = weights, device, precision, max_bytes
-        self._loaded: OrderedDict[Version, Network] = OrderedDict()
+        self._loaded: OrderedDict[str, Network] = OrderedDict()
 
-    def get(self, version: Version) -> Network:
+    def get(self, version: str) -> Network:
         """Return the network, loading it if needed; raises `WeightsError`, `OutOfMemory`."""
         if version not in self._loaded:
             network = load_face_restorer(self._weights.path(FILES[version]), self._device, self._precision)
