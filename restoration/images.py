@@ -81,8 +81,11 @@ def decode(data: bytes, settings: Settings) -> Photo:
         raise UnsupportedFormat(
             f"The file starts with {data[:8]!r}, which is no image that can be read; send one of {', '.join(ACCEPTED)}."
         ) from error
-    except Image.DecompressionBombError as error:
-        raise TooLarge(f"The image has more pixels than any setting allows: {error}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLarge(
+            f"The image has far more pixels than the limit of {settings.max_input_megapixels:g} megapixels "
+            "(max_input_megapixels); send a smaller image."
+        ) from error
     except (TooLarge, UnsupportedFormat, MemoryError):
         raise
     except Exception as error:  # hostile bytes make decoders raise almost anything; all of it means the same
@@ -170,9 +173,8 @@ def _to_photo(image: Image.Image) -> Photo:
     notes: list[str] = []
     if getattr(image, "is_animated", False):
         notes.append("several frames: the first one taken")
-    upright = ImageOps.exif_transpose(image)
-    exif = _kept_exif(upright, notes)
-    pixels, icc_profile = _to_eight_bits(upright, notes)
+    exif = _kept_exif(image, notes)
+    pixels, icc_profile = _to_eight_bits(ImageOps.exif_transpose(image), notes)
     grey = pixels.mode in ("L", "LA")
     alpha = np.array(pixels.getchannel("A")) if pixels.mode in ("LA", "RGBA") else None
     if icc_profile and icc_profile[16:20] != (b"GRAY" if grey else b"RGB "):
@@ -229,7 +231,8 @@ def _cmyk_to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -
 
 def _kept_exif(image: Image.Image, notes: list[str]) -> bytes | None:
     try:
-        exif = image.getexif()
+        exif = Image.Exif()
+        exif.load(image.getexif().tobytes())  # a copy: the image still needs to know its orientation
         for tag in (*_STORAGE_TAGS, ExifTags.Base.Orientation):
             exif.pop(tag, None)
         return exif.tobytes() if len(exif) else None
