@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,8 +57,9 @@ def connect() -> docker.DockerClient:
     Raises EngineMissing.
     """
     try:
+        _knock(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
         return docker.from_env(timeout=GIVE_UP_AFTER_S)
-    except (DockerException, requests.RequestException) as error:
+    except (OSError, DockerException) as error:  # requests' errors are OSErrors
         raise _missing(error) from error
 
 
@@ -95,6 +98,13 @@ def gone(action: Callable[[], object]) -> None:
     except APIError as error:
         if error.status_code != 409:  # removal of it is already in progress
             raise
+
+
+def _knock(host: str) -> None:
+    """Raise OSError unless somebody listens: the SDK would find out too, but leave its socket open."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as knock:
+            knock.connect(host.removeprefix("unix://"))
 
 
 def _refused(error: APIError) -> DockerError:

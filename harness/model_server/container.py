@@ -225,7 +225,7 @@ class ServerContainer:
     def _saw_oom(self, container: Container) -> bool:
         which = {"container": container.id, "event": "oom"}
         period = {"since": f"{self._started_at:.6f}", "until": f"{time.time():.6f}"}
-        return any(True for _ in container.client.events(filters=which, decode=True, **period))
+        return bool(list(container.client.events(filters=which, decode=True, **period)))
 
     def _note_diagnosis(self, container: Container) -> None:
         """Append to the log what the engine knows of a death: the log is where a person looks."""
