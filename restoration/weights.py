@@ -76,7 +76,7 @@ class Weights:
 
         Raises `WeightsMissing`, `WeightsCorrupt`, or `WeightsError` for a name that is not in the manifest.
         """
-        file, path = self._file(name), self.directory / name
+        file, path = self.file(name), self.directory / name
         if self._memory().get(name) != _mark(_check_size(file, path), file.sha256):
             return self.verify(name)
         log.info("%s: sha256 %s, remembered", name, file.sha256)
@@ -84,7 +84,7 @@ class Weights:
 
     def verify(self, name: str) -> Path:
         """Like `path`, but always hashes the file."""
-        file, path = self._file(name), self.directory / name
+        file, path = self.file(name), self.directory / name
         # Taken before hashing: a change while hashing leaves another time behind, and so is never remembered as good.
         status = _check(file, path)
         self._remember(name, _mark(status, file.sha256))
@@ -96,7 +96,7 @@ class Weights:
 
         Raises as `verify` does; `candidate` is then left as it was.
         """
-        file, path = self._file(name), self.directory / name
+        file, path = self.file(name), self.directory / name
         status = _check(file, candidate)
         _sync(candidate)
         candidate.replace(path)
@@ -105,7 +105,8 @@ class Weights:
         log.info("%s: sha256 %s, hashed", name, file.sha256)
         return path
 
-    def _file(self, name: str) -> WeightFile:
+    def file(self, name: str) -> WeightFile:
+        """The manifest's entry for `name`; `WeightsError` where there is none."""
         try:
             return self.files[name]
         except KeyError:
