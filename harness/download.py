@@ -24,6 +24,7 @@ MIRROR = "RESTORATION_WEIGHTS_MIRROR"
 _UNSTATED_LIMIT = 2 * 1024**3  # bytes taken at most where neither the manifest nor the server states a size
 
 _NUMBER = "[0-9]{1,15}"  # longer ones are no file's
+_CONTENT_RANGE = re.compile(rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)")
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +100,7 @@ def _read_head(response: httpx.Response, there: int) -> tuple[int, int | None]:
         stated = response.headers.get("Content-Length", "")
         return 0, int(stated) if re.fullmatch(_NUMBER, stated) else None
     if code == 206:
-        content_range = re.fullmatch(
-            rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)", response.headers.get("Content-Range", "")
-        )
+        content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if content_range is None or int(content_range[1]) != there:
             raise _Retry("it answered with another range than the one asked for", afresh=True)
         return there, None if content_range[2] == "*" else int(content_range[2])
@@ -134,8 +133,8 @@ async def _read_body(response: httpx.Response, part: Path, there: int, size: int
 
 
 def _wait_s(error: Exception, url: httpx.URL, failures: int, patience: Patience) -> float:
-    """How long to wait: twice as long for each failure in a row, a random part of it off, and what the server asks for."""
-    wait_s = min(patience.first_wait_s * 2 ** max(failures - 1, 0), patience.longest_wait_s)
+    """How long to wait: twice as long for each failure in a row, less a random part; never less than the server asks."""
+    wait_s = min(patience.first_wait_s * 2.0 ** max(failures - 1, 0), patience.longest_wait_s)
     wait_s *= random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
     asked_s = error.wait_s if isinstance(error, _Retry) else 0
     if asked_s > patience.longest_retry_after_s:

@@ -1,4 +1,4 @@
-"""Fetch, verify and list the checkpoint files of a weights directory: functions, and the commands `harness weights ...`."""
+"""Fetch, verify and list checkpoint files: plain functions, and the commands `harness weights ...` over them."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ async def _download_intact(
 
 def _wrong_content(file: WeightFile, url: httpx.URL, error: WeightsCorrupt) -> str:
     return (
-        f"{url.host} sent something else, which was discarded: {error.args[0]}; if it happens again, {file.name} is changed "
-        f"there or on the way: use another network, or set {MIRROR} to the address of a mirror"
+        f"{url.host} sent something else, which was discarded: {error.args[0]}; if it happens again, "
+        f"{file.name} is changed there or on the way: use another network, or set {MIRROR} to the address of a mirror"
     )
 
 
@@ -151,9 +151,10 @@ def _address(file: WeightFile) -> httpx.URL:
         url = httpx.URL(f"{mirror.rstrip('/')}/{file.name}" if mirror else file.url)
     except httpx.InvalidURL:
         url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
         raise UsageError(
-            f"{MIRROR} must be an address like https://mirror.example/weights, file names are put after it"
+            f"{MIRROR} must be an address like https://mirror.example/weights, without a user name: "
+            "the names of files are put after it"
         )
     return url
 
