@@ -133,7 +133,7 @@ async def _read_body(response: httpx.Response, part: Path, there: int, size: int
 
 
 def _wait_s(error: Exception, url: httpx.URL, failures: int, patience: Patience) -> float:
-    """How long to wait: twice as long for each failure in a row, less a random part; never less than the server asks."""
+    """How long to wait: twice as long for each failure in a row, less a random part; never less than is asked for."""
     wait_s = min(patience.first_wait_s * 2.0 ** max(failures - 1, 0), patience.longest_wait_s)
     wait_s *= random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
     asked_s = error.wait_s if isinstance(error, _Retry) else 0

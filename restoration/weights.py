@@ -132,7 +132,7 @@ class Weights:
 
 def write_manifest(directory: Path, files: Iterable[WeightFile]) -> None:
     """Write `directory`'s manifest, for those who make a weights directory rather than download one."""
-    write_atomically(directory / MANIFEST, "\n".join(map(_as_toml, files)))
+    write_atomically(directory / MANIFEST, "\n".join(["[files]\n", *map(_as_toml, files)]))
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -269,6 +269,7 @@ def _as_toml(file: WeightFile) -> str:
         "licence_note": file.licence_note or None,
         "needed_for": list(file.needed_for),
     }
-    # A JSON text, number or list of texts is a TOML one too.
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items() if value is not None]
+    # A JSON text, number or list of texts is a TOML one too, but for one character that TOML wants escaped.
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in entries.items() if value is not None}
+    lines = [f"{key} = {text}".replace("\x7f", r"\u007f") for key, text in texts.items()]
     return "\n".join([f'[files."{file.name}"]', *lines, ""])
