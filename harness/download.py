@@ -28,8 +28,8 @@ _CONTENT_RANGE = re.compile(rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)")
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[int, int | None], None]
-"""Called with the bytes there so far, and their total where it is known."""
+Report = Callable[[int, int | None, str], None]
+"""Called with the bytes there so far, their total where it is known, and the trouble, "" while there is none."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ async def download(
             if isinstance(error, _Retry) and error.afresh:
                 _discard(part)
             wait_s = _wait_s(error, url, failures, patience)
-            log.warning("%s: %s failed (%s); trying again in %.1f s", part.stem, url.host, _reason(error), wait_s)
+            trouble = f"{_reason(error)}; trying again in {wait_s:.0f} s"
+            log.info("%s: %s: %s", part.stem, url.host, trouble)
+            report(_length(part), size, trouble)
             await asyncio.sleep(wait_s)
         except httpx.HTTPError as error:
             raise WeightsDownloadError(_given_up(url, part, error)) from error
@@ -118,7 +120,7 @@ async def _read_body(response: httpx.Response, part: Path, there: int, size: int
     limit = size or _UNSTATED_LIMIT
     with part.open("ab") as stream:
         stream.truncate(there)
-        report(there, size)
+        report(there, size, "")
         async for chunk in response.aiter_raw():
             if there + len(chunk) > limit:
                 stream.truncate(0)
@@ -127,7 +129,7 @@ async def _read_body(response: httpx.Response, part: Path, there: int, size: int
                 )
             stream.write(chunk)
             there += len(chunk)
-            report(there, size)
+            report(there, size, "")
     if size is not None and there < size:
         raise _Retry(f"it ended after {there} of {size} bytes")
 

@@ -119,10 +119,10 @@ async def _download_intact(
     progress: Progress,
 ) -> Path:
     part = weights.directory / f"{file.name}.part"
-    task = progress.add_task(file.name, total=file.size_bytes)
+    task = progress.add_task(file.name, total=file.size_bytes, trouble="")
 
-    def report(done: int, total: int | None) -> None:
-        progress.update(task, completed=done, total=total)
+    def report(done: int, total: int | None, trouble: str) -> None:
+        progress.update(task, completed=done, total=total, trouble=trouble)
 
     for last in (False, True):
         whole = await download(client, url, part, file.size_bytes, patience, report)
@@ -166,8 +166,10 @@ def _progress(console: Console | None) -> Progress:
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[trouble]}", markup=False),
         console=console,
-        disable=console is None,
+        disable=console is None or not console.is_terminal,  # a bar in a log file is noise
+        transient=True,
     )
 
 
