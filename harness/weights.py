@@ -14,14 +14,15 @@ import typer
 from filelock import AsyncFileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from harness.download import MIRROR, Patience, download
 from harness.errors import HarnessError, UsageError, WeightsDownloadError
 from restoration.errors import RestorationError, WeightsCorrupt, WeightsError, WeightsMissing
+from restoration.settings import Settings
 from restoration.weights import WeightFile, Weights
 
-DIRECTORY = Path(__file__).parent.parent / "weights"
+DIRECTORY = Settings().weights
 _AT_ONCE = 4
 
 
@@ -52,6 +53,7 @@ def fetch(
     """Download those of `names` that are not there intact, several at once; returns their verified paths.
 
     Safe to interrupt (the next call continues) and to run in several processes. Progress goes to `console`, if given.
+    Runs an event loop of its own, so call it from a thread where one is running already.
     Raises `WeightsDownloadError` after all others have ended, `WeightsError` for a bad manifest or an unknown name.
     """
     weights = Weights(directory)
@@ -98,7 +100,7 @@ async def _fetch_file(
             return path or await _download_intact(client, url, weights, file, patience, progress)
     except OSError as error:
         raise WeightsDownloadError(
-            f"{weights.directory} cannot be written ({error.strerror}): free space there, make it writable, "
+            f"{weights.directory} cannot be written ({error.strerror or error}): free space there, make it writable, "
             "or name another directory in RESTORATION_WEIGHTS"
         ) from error
 
@@ -218,7 +220,7 @@ def _verified(weights: Weights, name: str) -> bool:
 @app.command("list")
 def list_command(directory: Directory = DIRECTORY) -> None:
     """Show the manifest: sizes, licences, what needs each file."""
-    table = Table("file", "bytes", "licence", "needed for", "there")
+    table = Table(Column("file", no_wrap=True), "bytes", "licence", "needed for", "there")
     with _one_sentence():
         for file in Weights(directory).files.values():
             size = str(file.size_bytes or "not stated")

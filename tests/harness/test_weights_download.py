@@ -295,6 +295,7 @@ def test_wrong_content_is_not_continued_the_next_time(server: UnreliableServer, 
     server.behaviours[NAME] = [honest(OTHER)]
     with pytest.raises(WeightsDownloadError, match=MIRROR):
         fetch(directory, [NAME], patience=QUICK)
+    assert not (directory / f"{NAME}.part").exists()
     fetch(directory, [NAME], patience=QUICK)
     assert_intact(directory)
     assert server.ranges() == [None, None]
@@ -378,6 +379,16 @@ def test_without_a_size_in_the_manifest_the_server_is_asked_for_it(
     server.behaviours[NAME] = list(behaviours)
     fetch(tmp_path, [NAME], patience=QUICK)
     assert_intact(tmp_path)
+
+
+def test_without_any_size_there_is_still_a_limit(
+    server: UnreliableServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.download._UNSTATED_LIMIT", len(CONTENT) - 1)
+    write_manifest(tmp_path, [listed(size=None)])
+    server.behaviours[NAME] = [unstated(CONTENT)]
+    with pytest.raises(WeightsDownloadError, match=f"more than {len(CONTENT) - 1} bytes"):
+        fetch(tmp_path, [NAME], patience=QUICK)
 
 
 # --- several processes, and the end of one ----------------------------------------------------------------------------
@@ -525,7 +536,7 @@ def test_verify_fails_for_missing_default_files_and_for_corrupt_ones(several: Pa
 
 
 def test_list_shows_the_committed_licences(run: Run) -> None:
-    code, output = run("list")
+    code, output = run("list", "--directory", ROOT / "weights")
     assert code == 0
     row = next(line for line in output.splitlines() if "RealESRGAN_x2plus.pth" in line)
     assert "67061725" in row
