@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Self
 
-from harness.errors import Crashed, HarnessError, NotReady, TimedOut, Unreachable
+from harness.errors import Crashed, HarnessError, ModelServerError, NotReady, TimedOut, Unreachable
 from harness.model_server.client import ModelServer, OnLogs, Outcome
 from harness.model_server.receiver import Receiver
 from harness.model_server.runtime import Runtime, last_lines
@@ -133,13 +133,14 @@ class Supervisor:
 
     async def _tidy(self, server: ModelServer, prediction_id: str) -> None:
         """After a prediction: make sure that Cog let go of it, also when cancelled, and remove its scratch files."""
-        deadline = time.monotonic() + self.patience.release_s
+        deadline, pause_s = time.monotonic() + self.patience.release_s, 0.002
         with contextlib.suppress(Unreachable, Crashed):  # whoever sees that next reports it
             while await server.logs_of(prediction_id) is not None:
                 if time.monotonic() > deadline:
                     self._report(server, TimedOut(f"Prediction {prediction_id} went on after it was cancelled."))
                     break
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, 0.25)
         await self.runtime.discard(prediction_id)
 
     def _report(self, server: ModelServer, error: HarnessError) -> None:
@@ -154,8 +155,8 @@ class Supervisor:
             error = await self._one_life()
             self._failures += 1
             if self._failures >= self.patience.failures_in_a_row:
-                self._give_up(error)
                 await self.runtime.stop()
+                self._give_up(error)
                 return
             self._now(phase="restarting", restarts=self.state.restarts + 1, reason=str(error))
             _log.warning("%s: %s Restarting.", self.runtime.name, error)
@@ -193,28 +194,41 @@ class Supervisor:
             await asyncio.wait([waiting])
 
     async def _watch(self, server: ModelServer) -> HarnessError:
-        """Return what is wrong as soon as something is."""
+        """Return what is wrong as soon as a prediction reports it or a look finds it."""
+        looking = asyncio.create_task(self._look_after(server))
+        try:
+            await asyncio.wait([self._ill, looking], return_when=asyncio.FIRST_COMPLETED)
+            return self._ill.result() if self._ill.done() else looking.result()
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+
+    async def _look_after(self, server: ModelServer) -> HarnessError:
+        """Look every few seconds; returns what is wrong."""
         began = good = time.monotonic()
         while True:
-            await asyncio.wait([self._ill], timeout=self.patience.watch_every_s)
-            if self._ill.done():
-                return self._ill.result()
-            try:
-                health = await server.health()
-            except (Unreachable, Crashed) as error:
-                trouble: HarnessError = error
-            else:
-                if health.worker_gone:
-                    return Crashed("The model server's worker died.")
-                if health.takes_predictions:
-                    good = time.monotonic()
-                    if good - began > self.patience.silence_s:
-                        self._failures = 0  # well for so long: its past is forgiven
-                trouble = NotReady(f"The model server says {health.status} {health.error}".rstrip() + ".")
-            if not await self.runtime.alive():
-                return Crashed(f"{self.runtime.name} ended; its log is {self.runtime.logs}.")
-            if time.monotonic() - good > self.patience.silence_s:
+            await asyncio.sleep(self.patience.watch_every_s)
+            trouble = await self._look(server)
+            if trouble is None:
+                good = time.monotonic()
+                if good - began > self.patience.silence_s:
+                    self._failures = 0  # well for so long: its past is forgiven
+            elif isinstance(trouble, Crashed) or time.monotonic() - good > self.patience.silence_s:
                 return trouble
+
+    async def _look(self, server: ModelServer) -> HarnessError | None:
+        """Return what is wrong right now: `Crashed` is for good, anything else may pass."""
+        if not await self.runtime.alive():
+            return Crashed(f"{self.runtime.name} ended; its log is {self.runtime.logs}.")
+        try:
+            health = await server.health()
+        except ModelServerError as error:
+            return error
+        if health.worker_gone:
+            return Crashed("The model server's worker died.")
+        if not health.takes_predictions:
+            return NotReady(f"The model server says {health.status}: {health.error}")
+        return None
 
     def _give_up(self, error: HarnessError) -> None:
         final = type(error)(f"The model server failed {self._failures} times in a row and was given up: {error}")
