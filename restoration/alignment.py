@@ -81,7 +81,7 @@ def paste(canvas: Pixels, face: Pixels, mask: Mask, matrix: Affine) -> None:
 
 def _low_passed(layers: NDArray[np.float32], matrix: Affine) -> tuple[NDArray[np.float32], Affine]:
     """Shrink the crop by a whole factor where the canvas has fewer pixels, lest thin lines flicker in and out."""
-    factor = int(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    factor = int(np.sqrt(abs(np.linalg.det(matrix[:, :2]))) + 1e-6)
     if factor < 2:
         return layers, matrix
     side = CROP // factor * factor

@@ -56,7 +56,7 @@ def upscale(rgb: Pixels, size: Size, network: Upscaler, tile: int, batch: int) -
 
 def _spans(length: int, out_length: int, scale: int, tile: int) -> tuple[list[Span], int]:
     """Divide one side into equal tiles; returns them and the length of every window in the photo."""
-    count = math.ceil(length / tile)
+    count = min(math.ceil(length / tile), out_length)
     edges = [round(i * out_length / count) for i in range(count + 1)]
     spans = list(pairwise(edges))
     ratio = out_length / length
@@ -69,5 +69,5 @@ def _spans(length: int, out_length: int, scale: int, tile: int) -> tuple[list[Sp
 
 def _box(span: Span, length: int, out_length: int, scale: int) -> tuple[float, float]:
     """Where the tile lies in its enlarged window."""
-    ratio = length / out_length
-    return (span.out_start * ratio - span.start) * scale, (span.out_stop * ratio - span.start) * scale
+    first, last = (min(edge * length / out_length, length) - span.start for edge in (span.out_start, span.out_stop))
+    return first * scale, last * scale

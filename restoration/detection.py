@@ -97,15 +97,16 @@ def recorded(path: Path) -> Detector:
     def detect(rgb: Pixels) -> list[Face]:
         return [
             Face(tuple(face["box"]), float(face["score"]), np.array(face["landmarks"], np.float64))
-            for face in recordings.get(content_key(rgb), [])
+            for face in recordings.get(photo_key(rgb), [])
         ]
 
     return detect
 
 
-def content_key(rgb: Pixels) -> str:
-    """Name a photo by its pixels: sha256 over shape and (height, width, 3) uint8 RGB bytes, hexadecimal."""
-    return hashlib.sha256(repr(rgb.shape).encode() + np.ascontiguousarray(rgb).tobytes()).hexdigest()
+def photo_key(rgb: Pixels) -> str:
+    """Name a photo by its pixels: the sha256 of its shape, as "H,W,3:", and of its bytes, row by row."""
+    shape = ",".join(map(str, rgb.shape)) + ":"
+    return hashlib.sha256(shape.encode() + rgb.tobytes()).hexdigest()
 
 
 def choose(faces: list[Face], which: str, size: Size) -> list[Face]:

@@ -118,9 +118,11 @@ def resize(pixels: Pixels, size: Size, box: tuple[float, float, float, float] | 
     `box` (left, top, right, bottom, in pixels of `pixels`, fractions allowed) is the part to resample. Pixels around
     it take part, so tiles of a picture come out as the whole would, given six filter widths of margin.
     """
-    if box is None and size == (pixels.shape[1], pixels.shape[0]):
-        return pixels.copy()
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, box=box))
+    image = Image.fromarray(pixels)
+    left, top, right, bottom = box or (0, 0, *image.size)
+    # In two steps: in one, Pillow picks the order of the axes by their lengths, and a tile would differ from the whole.
+    wide = image.resize((size[0], image.height), Image.Resampling.LANCZOS, box=(left, 0, right, image.height))
+    return np.array(wide.resize(size, Image.Resampling.LANCZOS, box=(0, top, size[0], bottom)))
 
 
 def encode(rgb: Pixels, photo: Photo, output_format: str, quality: int) -> tuple[bytes, tuple[str, ...]]:
