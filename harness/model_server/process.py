@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from harness.errors import SchemaError
+from harness.errors import Crashed, ModelServerError, SchemaError
 
 COG_SCRATCH: Final = Path("/tmp/coglet/predictions")  # noqa: S108 - coglet's own constant; it ignores TMPDIR
 SCHEMA: Final = Path(".cog/openapi_schema.json")
@@ -89,6 +89,14 @@ class ServerProcess:
     async def alive(self) -> bool:
         """Return whether the server process runs."""
         return self._child is not None and self._child.poll() is None
+
+    async def diagnosis(self) -> ModelServerError | None:
+        """Say how the server's process ended by itself; of a worker's death only Cog knows, not the reason."""
+        code = self._child.poll() if self._child else None
+        if code is None:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return Crashed(f"{self.name} {how}; its log is {self.logs}.")
 
     async def discard(self, prediction_id: str) -> None:
         """Remove what Cog left of a finished prediction; it never does so itself."""
