@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from harness.errors import SchemaError
+from harness.errors import Crashed, ModelServerError, SchemaError
 
 COG_SCRATCH: Final = Path("/tmp/coglet/predictions")  # noqa: S108 - coglet's own constant; it ignores TMPDIR
 SCHEMA: Final = Path(".cog/openapi_schema.json")
@@ -47,7 +47,7 @@ class ServerProcess:
     upload_url: str | None = None
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
     _lifeline: int = field(default=-1, init=False, repr=False)
-    _temporary: Path | None = field(default=None, init=False, repr=False)
+    temporary: Path | None = field(default=None, init=False, repr=False)
     _port_now: int = field(default=0, init=False, repr=False)
 
     @property
@@ -74,7 +74,7 @@ class ServerProcess:
         await self.stop()
         await self._write_schema()
         self._port_now = self.port or _free_port()
-        self._temporary = Path(tempfile.mkdtemp(prefix="model-server-"))
+        self.temporary = Path(tempfile.mkdtemp(prefix="model-server-"))
         self._spawn()
 
     async def stop(self) -> None:
@@ -89,6 +89,14 @@ class ServerProcess:
     async def alive(self) -> bool:
         """Return whether the server process runs."""
         return self._child is not None and self._child.poll() is None
+
+    async def diagnosis(self) -> ModelServerError | None:
+        """Say how the server's process ended by itself; of a worker's death only Cog knows, not the reason."""
+        code = self._child.poll() if self._child else None
+        if code is None:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return Crashed(f"{self.name} {how}; its log is {self.logs}.")
 
     async def discard(self, prediction_id: str) -> None:
         """Remove what Cog left of a finished prediction; it never does so itself."""
@@ -117,7 +125,7 @@ class ServerProcess:
 
     def _spawn(self) -> None:
         reading, self._lifeline = os.pipe()
-        command = [sys.executable, "-P", str(_CHILD), str(reading), "--host", "127.0.0.1"]
+        command = [sys.executable, "-P", str(_CHILD), str(reading), str(self.temporary), "--host", "127.0.0.1"]
         if self.upload_url is not None:
             command += ["--upload-url", self.upload_url]
         self.logs.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +154,7 @@ class ServerProcess:
             "LOG_FORMAT": "console",
             "NO_COLOR": "1",
             "PYTHONUNBUFFERED": "1",
-            "TMPDIR": str(self._temporary),
+            "TMPDIR": str(self.temporary),
         }
         return os.environ | own | self.environment
 
@@ -158,8 +166,8 @@ class ServerProcess:
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
-        if self._temporary is not None:
-            await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
+        if self.temporary is not None:
+            await asyncio.to_thread(shutil.rmtree, self.temporary, ignore_errors=True)
 
     async def _wait(self, timeout_s: float) -> None:
         assert self._child is not None

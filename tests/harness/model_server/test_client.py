@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 
-import httpx
 import pytest
-from conftest import PHOTO_URL, Toy, eventually
+from toy_models import PHOTO_URL, Toy, ToyMaker, eventually
 
-from harness.errors import Busy, Crashed, InputRejected, ModelServerError, SetupFailed, TimedOut, Unreachable, UsageError
+from harness.errors import (
+    Busy,
+    Crashed,
+    InputRejected,
+    ModelServerError,
+    SetupFailed,
+    TimedOut,
+    Unreachable,
+    UsageError,
+)
 from harness.model_server.client import ModelServer, Outcome, new_prediction_id
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +86,7 @@ async def test_asking_for_logs_never_starts_a_run(server: ModelServer, echo: Toy
     assert len(echo.marked("started")) == before
 
 
-async def test_a_model_without_required_inputs_is_never_asked_for_logs(toy: Callable[..., Toy]) -> None:
+async def test_a_model_without_required_inputs_is_never_asked_for_logs(toy: ToyMaker) -> None:
     model = toy("no_required")
     await model.process.start()
     async with ModelServer(model.process.url) as server:
@@ -138,7 +145,7 @@ async def test_an_id_that_is_no_plain_name_is_refused(server: ModelServer, name:
         await server.run(name, {"img": PHOTO_URL})
 
 
-async def test_a_dead_worker_is_a_crash_then_and_afterwards(toy: Callable[..., Toy], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dead_worker_is_a_crash_then_and_afterwards(toy: ToyMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.model_server.client.SLOT_WAIT_S", 0.2)
     model = toy()
     await model.process.start()
@@ -153,7 +160,7 @@ async def test_a_dead_worker_is_a_crash_then_and_afterwards(toy: Callable[..., T
             await server.wait_ready(5)
 
 
-async def test_a_server_killed_in_the_middle_is_a_crash(toy: Callable[..., Toy]) -> None:
+async def test_a_server_killed_in_the_middle_is_a_crash(toy: ToyMaker) -> None:
     model = toy(stop_timeout_s=0.1)
     await model.process.start()
     async with ModelServer(model.process.url) as server:
@@ -171,7 +178,7 @@ async def test_a_server_killed_in_the_middle_is_a_crash(toy: Callable[..., Toy])
     ("name", "reason"),
     [("setup_fails", "RuntimeError: weights missing: toy.pth"), ("setup_dies", "worker crashed")],
 )
-async def test_a_failed_setup_says_why(toy: Callable[..., Toy], name: str, reason: str) -> None:
+async def test_a_failed_setup_says_why(toy: ToyMaker, name: str, reason: str) -> None:
     model = toy(name)
     await model.process.start()
     async with ModelServer(model.process.url) as server:
@@ -181,7 +188,7 @@ async def test_a_failed_setup_says_why(toy: Callable[..., Toy], name: str, reaso
             await run(server)
 
 
-async def test_a_setup_that_never_ends_fails_at_its_limit(toy: Callable[..., Toy]) -> None:
+async def test_a_setup_that_never_ends_fails_at_its_limit(toy: ToyMaker) -> None:
     model = toy("setup_hangs", setup_timeout_s=1)
     await model.process.start()
     async with ModelServer(model.process.url) as server:
@@ -202,7 +209,7 @@ async def test_something_else_there_is_told_apart(unused_http: str) -> None:
 
 
 @pytest.fixture
-async def unused_http(tmp_path: Path) -> object:
+async def unused_http() -> AsyncIterator[str]:
     """A web server that is no model server."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
