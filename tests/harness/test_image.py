@@ -52,14 +52,18 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository's files whose weights are stand-ins."""
-    root = tmp_path_factory.mktemp("checkout")
-    ignored = shutil.ignore_patterns(".*", "tests", "weights", "__pycache__", "node_modules", "build")
-    shutil.copytree(REPOSITORY, root, ignore=ignored, dirs_exist_ok=True)
-    shutil.copy(REPOSITORY / ".dockerignore", root)
+    root = copy_of_repository(tmp_path_factory.mktemp("checkout"))
     (root / "secrets.env").write_text("TOKEN=1")  # what .dockerignore does not know must stay out
     write_standins(root / "weights")
     for name in "GFPGANv1.2.pth", "GFPGANv1.3.pth", "RestoreFormer.pth":  # which the default inputs do not need
         (root / "weights" / name).unlink()
+    return root
+
+
+def copy_of_repository(root: Path) -> Path:
+    ignored = shutil.ignore_patterns(".*", "tests", "weights", "__pycache__", "node_modules", "build")
+    shutil.copytree(REPOSITORY, root, ignore=ignored, dirs_exist_ok=True)
+    shutil.copy(REPOSITORY / ".dockerignore", root)
     return root
 
 
@@ -311,9 +315,20 @@ def test_the_cog_command_is_told_from_others_of_its_name(
     assert cog_version() == version
 
 
-def test_a_recent_cog_builds_with_our_document_and_weights_in_their_own_layer(fake_cog: Path, checkout: Path) -> None:
+@pytest.fixture
+def with_weights(tmp_path: Path) -> Path:
+    """A copy of the repository with a file for weights: enough to decide who builds."""
+    root = copy_of_repository(tmp_path / "repository")
+    (root / "weights").mkdir()
+    (root / "weights/some.pth").touch()
+    return root
+
+
+def test_a_recent_cog_builds_with_our_document_and_weights_in_their_own_layer(
+    fake_cog: Path, with_weights: Path
+) -> None:
     (fake_cog / "said").write_text("cog version 0.22.0 (built today)")
-    assert build(Request(checkout, "some-tag")) == "cog 0.22.0"
+    assert build(Request(with_weights, "some-tag")) == "cog 0.22.0"
     expected = "build --tag some-tag --separate-weights --openapi-schema .cog/openapi_schema.json\n"
     assert (fake_cog / "arguments").read_text() == expected
 
@@ -327,12 +342,12 @@ def test_a_recent_cog_builds_with_our_document_and_weights_in_their_own_layer(fa
     ],
 )
 def test_docker_builds_what_cog_is_too_old_for_or_cannot_do(
-    fake_cog: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch, said: str, options: dict[str, Any]
+    fake_cog: Path, with_weights: Path, monkeypatch: pytest.MonkeyPatch, said: str, options: dict[str, Any]
 ) -> None:
     (fake_cog / "said").write_text(said)
     built: list[Request] = []
     monkeypatch.setattr(image, "_build_with_docker", built.append)
-    assert build(Request(checkout, **options)) == "docker"
+    assert build(Request(with_weights, **options)) == "docker"
     assert not (fake_cog / "arguments").exists()
     assert len(built) == 1
 
