@@ -88,7 +88,11 @@ class _TorchNetwork:
         self._dtype = _DTYPES[precision]
         self._module: Any = module.eval().requires_grad_(False)  # its layers are known by name, not by type
         _guarded(self._device, "loading a network", self._move)
-        self.nbytes = sum(part.nbytes for part in (*module.parameters(), *module.buffers()))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the parameters take on the device."""
+        return sum(part.nbytes for part in (*self._module.parameters(), *self._module.buffers()))
 
     def _move(self) -> None:
         self._module.to(self._device, self._dtype, memory_format=self.memory_format)
