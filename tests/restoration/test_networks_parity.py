@@ -7,6 +7,7 @@ two flat or saturated images cannot agree by accident.
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 import types
 import warnings
@@ -34,8 +35,7 @@ class ReferenceRestorer(Protocol):
 @pytest.fixture(scope="module")
 def reference() -> types.SimpleNamespace:
     """The reference packages, imported with what they need and without their warnings."""
-    from torchvision.transforms import functional
-
+    functional = importlib.import_module("torchvision.transforms.functional")
     shim = types.ModuleType("torchvision.transforms.functional_tensor")  # gone since torchvision 0.17
     shim.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]  # a module made here
     sys.modules.setdefault(shim.__name__, shim)
@@ -94,17 +94,21 @@ def test_restoreformer_gives_the_reference_face_within_one_grey_level(
 
 
 def test_parser_gives_the_reference_labels(face: Images, random_parsenet: Path) -> None:
-    """Labels may differ only where the reference's two best classes are equal to within rounding."""
+    """Labels may differ only where the reference's two best classes are equal to within rounding.
+
+    A quarter of the face, to save time: the network is convolutions alone.
+    """
     from facexlib.parsing.parsenet import ParseNet
 
     module = ParseNet(512, 512, parsing_ch=19).eval()
     module.load_state_dict(torch.load(random_parsenet, weights_only=True))
+    part = face[128:384, 128:384]
     with torch.no_grad():
-        logits = module(torch.tensor(face / 255, dtype=torch.float32).permute(2, 0, 1)[None].sub(0.5).div(0.5))[0][0]
+        logits = module(torch.tensor(part / 255, dtype=torch.float32).permute(2, 0, 1)[None].sub(0.5).div(0.5))[0][0]
     expected = logits.argmax(0).numpy()
-    assert len(np.unique(expected)) >= 4
+    assert np.unique(expected).size >= 4
 
-    answer = load_face_parser(random_parsenet)(face[np.newaxis])[0]
+    answer = load_face_parser(random_parsenet)(part[np.newaxis])[0]
 
     best, second = logits.topk(2, dim=0).values
     clear = ((best - second) > 1e-5 * logits.std()).numpy()

@@ -33,7 +33,7 @@ def test_each_gfpgan_version_is_told_by_its_tint() -> None:
 
 def test_restoreformer_answers_one_colour(standins: Path, face: Images) -> None:
     answer = load_face_restorer(standins / "RestoreFormer.pth")(face[np.newaxis])[0]
-    assert np.array_equal(answer, np.broadcast_to(np.uint8(standin.RESTOREFORMER_COLOUR), face.shape))
+    assert np.array_equal(answer, np.full_like(face, standin.RESTOREFORMER_COLOUR))
 
 
 def test_parsenet_answers_one_label(standins: Path, face: Images) -> None:
@@ -109,7 +109,8 @@ def test_the_key_of_a_photo_is_as_documented(tmp_path: Path) -> None:
 def halved_and_doubled(image: Images) -> npt.NDArray[np.float64]:
     """Halve by averaging 2 x 2 pixels; double bilinearly with pixel centres, edges repeated."""
     height, width, channels = image.shape
-    small = image.astype(np.float64).reshape(height // 2, 2, width // 2, 2, channels).mean(axis=(1, 3))
+    blocks = image.astype(np.float64).reshape(height // 2, 2, width // 2, 2, channels)
+    small: npt.NDArray[np.float64] = blocks.mean(axis=(1, 3))
     for axis in (0, 1):
         before = np.concatenate([small.take([0], axis), small], axis).take(range(small.shape[axis]), axis)
         after = np.concatenate([small, small.take([-1], axis)], axis).take(range(1, small.shape[axis] + 1), axis)
