@@ -1,8 +1,8 @@
 """The networks of `restoration.networks`, run by torch. Architectures come from spandrel and facexlib.
 
 Precision: `bf16` halves memory and traffic. The few small layers where eight bits of mantissa would show (those that
-write the image, the detector's scores) stay in fp32, and so does RestoreFormer: it looks features up in a codebook, where
-a rounding error picks another entry and changes the face.
+write the image, the detector's scores) stay in fp32, and so does RestoreFormer: it looks features up in a codebook,
+where a rounding error picks another entry and changes the face.
 """
 
 from __future__ import annotations
