@@ -19,7 +19,7 @@ from restoration.standin import write_standins
 DEMO = Path(__file__).resolve().parent.parent / "build" / "demo"
 
 STOOD_IN = """\
-What is real here: the photo (NASA, public domain), Cog's server, the predictor, the networks at full size, the pipeline.
+What is real here: the photo (NASA, public domain), Cog's server, the predictor, the full-size networks, the pipeline.
 What is stood in for:
   * the weights: GFPGAN passes the face through at half resolution, ParseNet calls everything face, and Real-ESRGAN
     repeats pixels, so the face comes out softer, not better. `make predict IMG=photo.jpg` restores with the real ones.
