@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from harness import docker_engine
-from harness.errors import EngineMissing, ModelServerError, NotReady, UsageError
+from harness.errors import EngineMissing, ModelServerError, NotReady, SetupFailed, UsageError
 from harness.image import TAG
 from harness.model_server import containers
 from harness.model_server.container import Gpus, ServerContainer, parse_gpus
@@ -35,7 +35,10 @@ STOP_TIMEOUT_S: Final = 10.0  # how long a running prediction may finish
 
 @dataclass(frozen=True)
 class Plan:
-    """What `harness up` was asked for. gpus: "all", "none" or indices like "0,1"; port: of the first replica, 0 = free."""
+    """What `harness up` was asked for.
+
+    gpus: "all", "none" or indices like "0,1". port: of the first replica; 0 takes a free one for each.
+    """
 
     runtime: str
     image: str = TAG
@@ -130,9 +133,35 @@ def up(plan: Plan, home: Path = HOME) -> None:
 
 def current(home: Path = HOME) -> Service | None:
     """Return what runs, or None; a daemon that was killed counts as none."""
-    with contextlib.suppress(Timeout, FileNotFoundError), _locked(home):
+    if not home.is_dir():
         return None
-    return _read(home)
+    with contextlib.suppress(Timeout), lock(home):
+        return None
+    return _last(home)
+
+
+def wait_ready(home: Path = HOME, *, on_news: Callable[[str], None]) -> Service:
+    """Wait until every replica is ready; `on_news` hears of each restart meanwhile.
+
+    Raises:
+        SetupFailed: a replica was given up; the message says why and where its log is.
+    """
+    heard: set[tuple[str, int]] = set()
+    while True:
+        kept = current(home)
+        if kept is None:
+            kept = _last(home)
+            if kept.failed is None:
+                raise ModelServerError(f"The daemon ended; its log is {home / 'daemon.log'}.")
+        if kept.failed is not None:
+            raise SetupFailed(f"The model does not start: {kept.failed.reason} Its log: harness logs.")
+        if kept.ready:
+            return kept
+        for replica in kept.replicas:
+            if replica.phase == "restarting" and (news := (replica.name, replica.restarts)) not in heard:
+                heard.add(news)
+                on_news(f"{replica.name}: {replica.reason} Trying again.")
+        time.sleep(0.1)
 
 
 def down(home: Path = HOME) -> bool:
@@ -174,9 +203,7 @@ def _runtime(plan: Plan, index: int, home: Path, root: Path) -> Runtime:
     gpus = _share(parse_gpus(plan.gpus), index, plan.replicas)
     if plan.runtime == "docker":
         name = f"{prefix(home)}-{index}"
-        return ServerContainer(
-            plan.image, log, replica=name, gpus=gpus, port=port, stop_timeout_s=STOP_TIMEOUT_S
-        )
+        return ServerContainer(plan.image, log, replica=name, gpus=gpus, port=port, stop_timeout_s=STOP_TIMEOUT_S)
     environment = {} if gpus == "all" else {"CUDA_VISIBLE_DEVICES": "" if gpus == "none" else ",".join(map(str, gpus))}
     return ServerProcess(root, log, port=port, environment=environment, stop_timeout_s=STOP_TIMEOUT_S)
 
@@ -198,15 +225,7 @@ def _await_state(daemon: subprocess.Popen[bytes], home: Path) -> None:
         time.sleep(0.05)
 
 
-@contextlib.contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    if not home.is_dir():
-        raise FileNotFoundError(home)
-    with lock(home):
-        yield
-
-
-def _read(home: Path) -> Service:
+def _last(home: Path) -> Service:
     try:
         text = (home / "state.json").read_text(encoding="utf-8")
     except FileNotFoundError as error:
