@@ -111,20 +111,9 @@ class ServerProcess:
         """
         new = self.root / SCHEMA.with_suffix(f".{uuid.uuid4().hex}")  # replicas start at the same time
         writer = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                "harness.schema",
-                "--predictor",
-                self.predictor,
-                "--root",
-                str(self.root),
-                "-o",
-                new,
-            ),
-            env=os.environ
-            | {"PYTHONPATH": f"{_HARNESS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-            | self.environment,
+            *(sys.executable, "-m", "harness.schema", "--predictor", self.predictor),
+            *("--root", str(self.root), "--output", str(new)),
+            env=os.environ | _importing_harness() | self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
