@@ -119,11 +119,10 @@ class ServerProcess:
             stderr=subprocess.PIPE,
         )
         _, complaint = await _bounded(writer, self.setup_timeout_s)
-        if writer.returncode != 0 or not (self.root / SCHEMA).is_file():
-            reason = complaint.decode(errors="replace").strip().splitlines() or ["no reason given"]
-            raise SchemaError(
-                f"{self.predictor} in {self.root} cannot be served: {reason[-1].removeprefix('SCHEMA: ')}"
-            )
+        if writer.returncode != 0:
+            lines = complaint.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            raise SchemaError(f"The model cannot be served: {lines[-1].removeprefix('SCHEMA: ')}")
+        new.replace(self.root / SCHEMA)
 
     def _spawn(self) -> None:
         reading, self._lifeline = os.pipe()
