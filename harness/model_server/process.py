@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -69,11 +70,12 @@ class ServerProcess:
         """Start the server; returns before it is ready.
 
         Raises:
+            ModelServerError: the port is taken.
             SchemaError: the predictor is not there, cannot be imported, or cannot be described.
         """
         await self.stop()
         await self._write_schema()
-        self._port_now = self.port or _free_port()
+        self._port_now = _free_port(self.port)
         self.temporary = Path(tempfile.mkdtemp(prefix="model-server-"))
         self._spawn()
 
@@ -107,21 +109,20 @@ class ServerProcess:
 
         In a process of its own, because describing a predictor imports it.
         """
+        new = self.root / SCHEMA.with_suffix(f".{uuid.uuid4().hex}")  # replicas start at the same time
         writer = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "harness.schema", "--predictor", self.predictor, "--root", str(self.root)),
-            env=os.environ
-            | {"PYTHONPATH": f"{_HARNESS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-            | self.environment,
+            *(sys.executable, "-m", "harness.schema", "--predictor", self.predictor),
+            *("--root", str(self.root), "--output", str(new)),
+            env=os.environ | _importing_harness() | self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
         _, complaint = await _bounded(writer, self.setup_timeout_s)
-        if writer.returncode != 0 or not (self.root / SCHEMA).is_file():
-            reason = complaint.decode(errors="replace").strip().splitlines() or ["no reason given"]
-            raise SchemaError(
-                f"{self.predictor} in {self.root} cannot be served: {reason[-1].removeprefix('SCHEMA: ')}"
-            )
+        if writer.returncode != 0:
+            lines = complaint.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            raise SchemaError(f"The model cannot be served: {lines[-1].removeprefix('SCHEMA: ')}")
+        new.replace(self.root / SCHEMA)
 
     def _spawn(self) -> None:
         reading, self._lifeline = os.pipe()
@@ -188,8 +189,13 @@ async def _bounded(child: asyncio.subprocess.Process, timeout_s: float) -> tuple
             await child.wait()
 
 
-def _free_port() -> int:
+def _free_port(wish: int) -> int:
+    """Return `wish` if nobody listens there, and any free port for 0. Raises ModelServerError."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+        try:
+            probe.bind(("127.0.0.1", wish))
+        except OSError as error:
+            raise ModelServerError(f"Port {wish} is taken by another program; choose another one.") from error
         port: int = probe.getsockname()[1]
         return port

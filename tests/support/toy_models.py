@@ -17,7 +17,7 @@ from harness.model_server.process import ServerProcess
 
 TOYS = Path(__file__).resolve().parents[1] / "toys"
 PHOTO = b"not really a photo"
-PHOTO_URL = f"data:image/png;base64,{base64.b64encode(PHOTO).decode()}"
+PHOTO_URL = f"data:image/jpeg;base64,{base64.b64encode(PHOTO).decode()}"
 
 
 @dataclass
