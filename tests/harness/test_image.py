@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -284,6 +285,15 @@ def test_a_failed_build_names_the_command(engine: Engine, checkout: Path) -> Non
 def test_without_weights_it_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="make weights"):
         build(Request(tmp_path))
+
+
+def test_the_command_says_what_is_missing_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.cli", "image"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    place = tmp_path.resolve() / "weights"
+    assert done.stderr == f"Error: {place} holds no weights to put inside; fetch them (make weights) or mount them.\n"
 
 
 @pytest.fixture
