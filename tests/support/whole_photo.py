@@ -23,7 +23,7 @@ def whole_photo_reference(canvas: Array, pastes: list[tuple[Array, Array, Array]
 
 def bilinear(picture: Array, at: Array) -> Array:
     padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)))  # zero beyond the edge
-    x, y = np.clip(at + 1, 0, picture.shape[0] + 0.999999)
+    x, y = (np.clip(at[i] + 1, 0, picture.shape[1 - i] + 0.999999) for i in (0, 1))
     left, top = x.astype(int), y.astype(int)
     right_part, low_part = (x - left)[..., None], (y - top)[..., None]
     upper = padded[top, left] * (1 - right_part) + padded[top, left + 1] * right_part

@@ -1,0 +1,29 @@
+"""Inputs that several areas share; what is not in the repository is skipped with the reason."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("RESTORATION_TEST_INPUTS", Path(__file__).resolve().parents[2] / "shared"))
+"""Real photographs and a real detector checkpoint, whose rights do not allow them in the repository."""
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """A directory of real photographs, with landmarks.json."""
+    directory = SHARED / "photos"
+    if not (directory / "landmarks.json").is_file():
+        pytest.skip("no real photographs here: name their directory's parent in RESTORATION_TEST_INPUTS")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def real_detector() -> Path:
+    """A RetinaFace MobileNet-0.25 checkpoint that finds real faces."""
+    path = SHARED / "weights" / "detection_mobilenet0.25_Final.pth"
+    if not path.is_file():
+        pytest.skip("no real detector checkpoint here: name its directory's parent in RESTORATION_TEST_INPUTS")
+    return path
