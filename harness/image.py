@@ -20,7 +20,7 @@ import yaml
 from docker.errors import ImageNotFound
 
 from harness import schema
-from harness.docker_engine import connected
+from harness.docker_engine import connected, gone
 from harness.errors import BuildFailed, ImageMissing, UsageError
 
 TAG = "gfpgan-cog"
@@ -138,9 +138,18 @@ def _build_with_docker(request: Request) -> None:
     source = "weights" if request.weights == "inside" else "weights/manifest.toml"
     arguments = [f"BASE_IMAGE={base}", f"WEIGHTS={source}", *request.build_arguments]
     _docker_build(request, [*_each("--build-arg", arguments), "."])
+    unlabelled = _attributes(request.tag)
     labels = labels_for(request.root, _installed_in(request.tag)) | {_BASE_LABEL: base}
     labelled = [f"{name}={value}" for name, value in labels.items()]
     _docker_build(request, [*_each("--label", labelled), "-"], dockerfile=f"FROM {request.tag}\n")
+    if unlabelled is not None:
+        _remove(unlabelled["Id"])
+
+
+def _remove(image_id: str) -> None:
+    """Remove an image that has lost its name; the layers stay, which another image shares."""
+    with connected() as client:
+        gone(lambda: client.images.remove(image_id))
 
 
 def labels_for(root: Path, installed: str) -> dict[str, str]:
