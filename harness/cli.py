@@ -113,13 +113,29 @@ async def _predict(request: predicting.Request, url: str | None) -> predicting.A
             return answer
 
 
+@app.command("image")
+def build_image(
+    tag: Annotated[str | None, typer.Option(help="Its name; default: the one that `harness up` runs.")] = None,
+    base_image: Annotated[str | None, typer.Option(help="Another base image; implies Docker alone.")] = None,
+    weights_inside: Annotated[
+        bool, typer.Option("--weights-inside/--weights-mounted", help="Where the weights will be.")
+    ] = True,
+) -> None:
+    """Build the container image: with the cog command where it is installed, else with Docker alone."""
+    from harness.image import TAG, Request, build, describe, sizes  # as in `up`
+
+    request = Request(tag=tag or TAG, base_image=base_image, weights="inside" if weights_inside else "mounted")
+    builder = build(request)
+    typer.echo(f"{request.tag}, built by {builder}: {describe(sizes(request.tag))}")
+
+
 @app.command()
 def doctor() -> None:
     """Say what is here of what the model needs, and what to do about the rest."""
     from harness.doctor import examine  # as in `up`
 
     marks = {"ok": "[green]ok      [/]", "missing": "[red]missing [/]", "optional": "[yellow]optional[/]"}
-    console, missing = Console(highlight=False, soft_wrap=True), False
+    console, missing = Console(highlight=False, emoji=False, soft_wrap=True), False
     for finding in examine():
         console.print(f"{marks[finding.verdict]} {finding.subject}: ", end="")
         console.print(finding.text, markup=False)

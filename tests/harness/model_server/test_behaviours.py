@@ -36,7 +36,7 @@ from harness.model_server.client import ModelServer, Outcome, new_prediction_id
 from harness.model_server.container import ServerContainer
 from harness.model_server.files import data_url, read_output
 from harness.model_server.process import ServerProcess
-from harness.model_server.receiver import Receiver
+from harness.model_server.receiver import Events, Receiver
 from harness.model_server.runtime import Runtime
 
 pytest_plugins = ["docker_fixtures", "packaged_model"]
@@ -299,15 +299,16 @@ async def test_13_a_photo_without_a_face_is_enlarged_all_the_same(model_here: Pa
 
 
 @only_in_a_process
-async def test_14_an_async_prediction_reports_by_webhook(model_here: Packaged, plain: Path, tmp_path: Path) -> None:
+async def test_14_an_async_prediction_reports_by_webhook(
+    model_here: Packaged, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[dict[str, Any]] = []
+    monkeypatch.setattr(Events, "take", lambda _, event: heard.append(event))
     async with Receiver(tmp_path) as receiver:
         name = new_prediction_id()
-        with receiver.following(name) as events:
-            heard: list[dict[str, Any]] = []
-            note = events.take
-            events.take = lambda event: (heard.append(event), note(event))[1]  # type: ignore[method-assign]
-            body = {"id": name, "input": {"img": data_url(plain)} | FAST, "webhook": events.request["webhook"]}
-            body["webhook_events_filter"] = ["start", "completed"]
+        with receiver.following(name) as sink:
+            filtered = {"webhook": sink.request["webhook"], "webhook_events_filter": ["start", "completed"]}
+            body = {"id": name, "input": {"img": data_url(plain)} | FAST} | filtered
             answer = await model_here.http.post("/predictions", json=body, headers={"prefer": "respond-async"})
             assert (answer.status_code, answer.json()["status"]) == (202, "starting")
             await eventually(lambda: len(heard) == 2, within_s=60)
