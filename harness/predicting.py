@@ -46,7 +46,7 @@ async def model_server(url: str | None) -> AsyncIterator[ModelServer]:
     """Give the READY model server at `url`, else one that `harness up` keeps, else one started for the occasion."""
     url = url or await _kept()
     if url is None:
-        async with _started() as server:
+        async with started() as server:
             yield server
         return
     async with ModelServer(url) as server:
@@ -105,7 +105,8 @@ async def _kept() -> str | None:
 
 
 @asynccontextmanager
-async def _started() -> AsyncIterator[ModelServer]:
+async def started() -> AsyncIterator[ModelServer]:
+    """Start a model server in this directory, give it READY, and stop it in the end."""
     with tempfile.TemporaryDirectory(prefix="harness-") as directory:
         process = ServerProcess(Path("."), Path(directory) / "server.log", stop_timeout_s=1)
         try:

@@ -81,7 +81,7 @@ def expected(photo: Array, matrix: Array, scale: float, tint: tuple[int, int, in
     crop_to_photo = cv2.invertAffineTransform(matrix)
     y, x = np.mgrid[0:512, 0:512].astype(np.float64)
     at = np.stack([crop_to_photo[i, 0] * x + crop_to_photo[i, 1] * y + crop_to_photo[i, 2] for i in (0, 1)])
-    crop = bilinear(photo.astype(np.float64), at)
+    crop = bilinear(photo.astype(np.float64), at, outside=(132, 133, 135))
     halved = crop.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
     passed = cv2.resize(halved, (512, 512), interpolation=cv2.INTER_LINEAR) + np.array(tint)
     mask = np.zeros((512, 512))
@@ -105,9 +105,9 @@ def test_the_result_is_the_enlarged_photo_with_the_known_loss(
     known = expected(portrait, matrix, 2)
     assert enlarged_twice.shape == (400, 360, 3)
     difference = np.abs(enlarged_twice - known)
-    # Rounded to whole grey levels as a crop, by the network, and in the result; and warped in fixed steps by OpenCV.
+    # Rounded to whole grey levels three times: as a crop, by the network, in the result.
     assert difference.max() <= 2.5
-    assert difference.mean() < 0.2
+    assert difference.mean() < 0.3
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_every_scale_gives_its_size_and_the_photo_itself_at_strength_0(
 def test_each_version_answers_for_itself(quick: Restorer, portrait_png: bytes) -> None:
     """Upstream served RestoreFormer to the next caller of GFPGAN. Every switch, there and back."""
     cheek = slice(230, 240), slice(150, 160)
-    seen = {}
+    seen: dict[str, Array] = {}
     for version in ("v1.4", "v1.3", "RestoreFormer", "v1.2", "v1.4"):
         result = pixels_of(quick.restore(portrait_png, Options(version=version, background="lanczos")))[cheek]
         if version in seen:
