@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from harness import predicting, service, weights
 from harness.errors import HarnessError, PredictionFailed
@@ -56,10 +55,9 @@ def status() -> None:
     if kept is None:
         typer.echo("No model server is up; start one: harness up.")
         raise typer.Exit(1)
-    table = Table("server", "address", "state", "restarts", "last reason")
     for replica in kept.replicas:
-        table.add_row(replica.name, replica.url, replica.phase, str(replica.restarts), replica.reason)
-    Console().print(table)
+        reason = f": {replica.reason}" if replica.reason else ""
+        typer.echo(f"{replica.phase:10} {replica.url}  {replica.name}, {replica.restarts} restarts{reason}")
     raise typer.Exit(0 if kept.ready else 1)
 
 

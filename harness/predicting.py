@@ -81,7 +81,7 @@ def summary(metrics: Mapping[str, Any], elapsed_s: float) -> str:
     if "width" in metrics:
         parts.append(f"{metrics['width']} x {metrics['height']} pixels")
     if stages := metrics.get("seconds"):
-        parts.append(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items()))
+        parts.append(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items() if seconds >= 0.005))
     if "device" in metrics:
         parts.append(f"on {metrics['device']}")
     return "; ".join([*parts, f"{elapsed_s:.1f} s in all"])
