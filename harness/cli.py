@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from harness import predicting, service
 from harness import weights as weights_commands
@@ -57,10 +56,9 @@ def status() -> None:
     if kept is None:
         typer.echo("No model server is up; start one: harness up.")
         raise typer.Exit(1)
-    table = Table("server", "address", "state", "restarts", "last reason")
     for replica in kept.replicas:
-        table.add_row(replica.name, replica.url, replica.phase, str(replica.restarts), replica.reason)
-    Console().print(table)
+        reason = f": {replica.reason}" if replica.reason else ""
+        typer.echo(f"{replica.phase:10} {replica.url}  {replica.name}, {replica.restarts} restarts{reason}")
     raise typer.Exit(0 if kept.ready else 1)
 
 
@@ -114,6 +112,22 @@ async def _predict(request: predicting.Request, url: str | None) -> predicting.A
             return answer
 
 
+@app.command("image")
+def build_image(
+    tag: Annotated[str | None, typer.Option(help="Its name; default: the one that `harness up` runs.")] = None,
+    base_image: Annotated[str | None, typer.Option(help="Another base image; implies Docker alone.")] = None,
+    weights_inside: Annotated[
+        bool, typer.Option("--weights-inside/--weights-mounted", help="Where the weights will be.")
+    ] = True,
+) -> None:
+    """Build the container image: with the cog command where it is installed, else with Docker alone."""
+    from harness.image import TAG, Request, build, describe, sizes  # as in `up`
+
+    request = Request(tag=tag or TAG, base_image=base_image, weights="inside" if weights_inside else "mounted")
+    builder = build(request)
+    typer.echo(f"{request.tag}, built by {builder}: {describe(sizes(request.tag))}")
+
+
 @app.command()
 def image(
     tag: Annotated[str, typer.Option(help="What the image is called.")] = "gfpgan-cog",
@@ -134,7 +148,7 @@ def doctor() -> None:
     from harness.doctor import examine  # as in `up`
 
     marks = {"ok": "[green]ok      [/]", "missing": "[red]missing [/]", "optional": "[yellow]optional[/]"}
-    console, missing = Console(highlight=False, soft_wrap=True), False
+    console, missing = Console(highlight=False, emoji=False, soft_wrap=True), False
     for finding in examine():
         console.print(f"{marks[finding.verdict]} {finding.subject}: ", end="")
         console.print(finding.text, markup=False)

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 import yaml
 from docker_inside import container_of
+from packaged import RECORDED, REPOSITORY, TAG, copy_of_repository
 from PIL import Image
 from toy_models import eventually
 
@@ -35,44 +36,14 @@ from harness.model_server.client import ModelServer, Outcome, new_prediction_id
 from harness.model_server.container import ServerContainer
 from harness.model_server.process import ServerProcess
 from harness.model_server.supervisor import Patience, Supervisor
-from restoration.standin import write_standins
 
-pytest_plugins = ["docker_fixtures"]
+pytest_plugins = ["docker_fixtures", "packaged_model"]
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
-
-REPOSITORY = Path(__file__).parents[2]
-TAG = "gfpgan-cog-test/model"
-RECORDED = {"RESTORATION_DETECTOR": "recorded", "RESTORATION_DEVICE": "cpu"}  # no detector can be a stand-in
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository's files whose weights are stand-ins."""
-    root = copy_of_repository(tmp_path_factory.mktemp("checkout"))
-    (root / "secrets.env").write_text("TOKEN=1")  # what .dockerignore does not know must stay out
-    write_standins(root / "weights")
-    for name in "GFPGANv1.2.pth", "GFPGANv1.3.pth", "RestoreFormer.pth":  # which the default inputs do not need
-        (root / "weights" / name).unlink()
-    return root
-
-
-def copy_of_repository(root: Path) -> Path:
-    ignored = shutil.ignore_patterns(".*", "tests", "weights", "__pycache__", "node_modules", "build")
-    shutil.copytree(REPOSITORY, root, ignore=ignored, dirs_exist_ok=True)
-    shutil.copy(REPOSITORY / ".dockerignore", root)
-    return root
-
-
-@pytest.fixture(scope="session")
-def model(engine: Engine, base_image: str, checkout: Path) -> str:
-    """The image of the real predictor, weights inside."""
-    assert build(Request(checkout, TAG, base_image)) == "docker"
-    return TAG
 
 
 @pytest.fixture
