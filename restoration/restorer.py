@@ -100,7 +100,7 @@ class _Clock:
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 4)
+        self.seconds[name] = round(time.perf_counter() - start, 6)
         log.info("%s: %.2f s", name, self.seconds[name])
 
 
