@@ -8,12 +8,13 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from harness import predicting, service, weights
+from harness import predicting, service
+from harness import weights as weights_commands
 from harness.errors import HarnessError, PredictionFailed
 from harness.follow import follow
 from harness.inputs import parse_pairs
@@ -21,7 +22,7 @@ from harness.terminal import Progress
 from restoration.errors import RestorationError
 
 app = typer.Typer(help="Run, try, check and ship a Cog model.", no_args_is_help=True, pretty_exceptions_enable=False)
-app.add_typer(weights.app, name="weights")
+app.add_typer(weights_commands.app, name="weights")
 
 
 @app.command()
@@ -125,6 +126,20 @@ def build_image(
     request = Request(tag=tag or TAG, base_image=base_image, weights="inside" if weights_inside else "mounted")
     builder = build(request)
     typer.echo(f"{request.tag}, built by {builder}: {describe(sizes(request.tag))}")
+
+
+@app.command()
+def image(
+    tag: Annotated[str, typer.Option(help="What the image is called.")] = "gfpgan-cog",
+    weights: Annotated[Literal["inside", "mounted"], typer.Option(help="In the image, or mounted later.")] = "inside",
+    base_image: Annotated[str | None, typer.Option(help="Build from this one, with Docker alone.")] = None,
+    build_arg: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the Dockerfile; Docker alone.")] = None,
+) -> None:
+    """Build the container image, with the cog command where it is installed, else with Docker alone."""
+    from harness.image import Request, build, describe, sizes  # as in `up`
+
+    builder = build(Request(Path(), tag, base_image, weights, build_arg or ()))
+    typer.echo(f"{tag}, built by {builder}: {describe(sizes(tag))}")
 
 
 @app.command()

@@ -170,6 +170,7 @@ class ServerContainer:
             "user": str(USER_ID),
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
+            # Something must reap a killed worker; one such init is enough.
             "init": image_labels.get("run.cog.has_init") != "true",
         }
 

@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import pytest
 import yaml
 from docker_inside import container_of
-from packaged import RECORDED, REPOSITORY, TAG
+from packaged import RECORDED, REPOSITORY, TAG, copy_of_repository
 from PIL import Image
 from toy_models import eventually
 
@@ -257,6 +258,15 @@ def test_without_weights_it_says_how_to_get_them(tmp_path: Path) -> None:
         build(Request(tmp_path))
 
 
+def test_the_command_says_what_is_missing_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.cli", "image"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    place = tmp_path.resolve() / "weights"
+    assert done.stderr == f"Error: {place} holds no weights to put inside; fetch them (make weights) or mount them.\n"
+
+
 @pytest.fixture
 def fake_cog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A `cog` first on PATH that says the version in `said` and writes its arguments beside itself."""
@@ -286,9 +296,20 @@ def test_the_cog_command_is_told_from_others_of_its_name(
     assert cog_version() == version
 
 
-def test_a_recent_cog_builds_with_our_document_and_weights_in_their_own_layer(fake_cog: Path, checkout: Path) -> None:
+@pytest.fixture
+def with_weights(tmp_path: Path) -> Path:
+    """A copy of the repository with a file for weights: enough to decide who builds."""
+    root = copy_of_repository(tmp_path / "repository")
+    (root / "weights").mkdir()
+    (root / "weights/some.pth").touch()
+    return root
+
+
+def test_a_recent_cog_builds_with_our_document_and_weights_in_their_own_layer(
+    fake_cog: Path, with_weights: Path
+) -> None:
     (fake_cog / "said").write_text("cog version 0.22.0 (built today)")
-    assert build(Request(checkout, "some-tag")) == "cog 0.22.0"
+    assert build(Request(with_weights, "some-tag")) == "cog 0.22.0"
     expected = "build --tag some-tag --separate-weights --openapi-schema .cog/openapi_schema.json\n"
     assert (fake_cog / "arguments").read_text() == expected
 
@@ -302,12 +323,12 @@ def test_a_recent_cog_builds_with_our_document_and_weights_in_their_own_layer(fa
     ],
 )
 def test_docker_builds_what_cog_is_too_old_for_or_cannot_do(
-    fake_cog: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch, said: str, options: dict[str, Any]
+    fake_cog: Path, with_weights: Path, monkeypatch: pytest.MonkeyPatch, said: str, options: dict[str, Any]
 ) -> None:
     (fake_cog / "said").write_text(said)
     built: list[Request] = []
     monkeypatch.setattr(image, "_build_with_docker", built.append)
-    assert build(Request(checkout, **options)) == "docker"
+    assert build(Request(with_weights, **options)) == "docker"
     assert not (fake_cog / "arguments").exists()
     assert len(built) == 1
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-from packaged import REPOSITORY, TAG
+from packaged import TAG, copy_of_repository
 
 from harness.docker_engine import Engine
 from harness.image import Request, build
@@ -16,10 +15,7 @@ from restoration.standin import write_standins
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository's files whose weights are stand-ins."""
-    root = tmp_path_factory.mktemp("checkout")
-    ignored = shutil.ignore_patterns(".*", "tests", "weights", "__pycache__", "node_modules", "build")
-    shutil.copytree(REPOSITORY, root, ignore=ignored, dirs_exist_ok=True)
-    shutil.copy(REPOSITORY / ".dockerignore", root)
+    root = copy_of_repository(tmp_path_factory.mktemp("checkout"))
     (root / "secrets.env").write_text("TOKEN=1")  # what .dockerignore does not know must stay out
     write_standins(root / "weights")
     for name in "GFPGANv1.2.pth", "GFPGANv1.3.pth", "RestoreFormer.pth":  # which the default inputs do not need
