@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Final
 
 from harness.errors import Crashed, ModelServerError, SchemaError
 
+SWEEP_AGE_S: Final = 3600.0  # a prediction of another server may well be running
 COG_SCRATCH: Final = Path("/tmp/coglet/predictions")  # noqa: S108 - coglet's own constant; it ignores TMPDIR
 SCHEMA: Final = Path(".cog/openapi_schema.json")
 SCHEMA_TIMEOUT_S: Final = 120.0  # importing a predictor may import torch, on a busy machine
@@ -104,6 +106,10 @@ class ServerProcess:
     async def discard(self, prediction_id: str) -> None:
         """Remove what Cog left of a finished prediction; it never does so itself."""
         await asyncio.to_thread(shutil.rmtree, COG_SCRATCH / prediction_id, ignore_errors=True)
+
+    async def sweep(self) -> None:
+        """Remove what Cog left of others' predictions an hour ago: every native server writes to the same place."""
+        await asyncio.to_thread(_remove_older, COG_SCRATCH, time.time() - SWEEP_AGE_S)
 
     async def _write_schema(self) -> None:
         """Write the schema that Cog validates by: without the file it would take anything.
@@ -194,6 +200,13 @@ async def _complaint(child: asyncio.subprocess.Process) -> bytes:
             child.kill()
             await child.wait()
     return complaint
+
+
+def _remove_older(directory: Path, time_s: float) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for each in directory.iterdir():
+            if each.lstat().st_mtime < time_s:
+                shutil.rmtree(each, ignore_errors=True)
 
 
 def _free_port(wish: int) -> int:
