@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,31 @@ def test_every_file_that_is_named_exists() -> None:
             assert (REPOSITORY / path).exists(), path
 
 
-@pytest.mark.parametrize("name", ["predict"])
-def test_the_commands_run(name: str, checkout: Path, standins: Path) -> None:
+@pytest.fixture
+def shell(checkout: Path, standins: Path) -> Callable[[str], None]:
+    """Run a block of README in the checkout, with stand-in weights."""
     binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     weights = {"RESTORATION_WEIGHTS": str(standins), "RESTORATION_DETECTOR": "recorded"}
     environment = {**os.environ, **weights, "PATH": binaries, "PYTHONPATH": str(checkout)}
-    subprocess.run(["bash", "-euo", "pipefail", "-c", block(name)], cwd=checkout, env=environment, check=True)
+
+    def run(commands: str) -> None:
+        subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=checkout, env=environment, check=True)
+
+    return run
+
+
+def test_predict_runs(shell: Callable[[str], None], checkout: Path) -> None:
+    shell(block("predict"))
     with Image.open(checkout / "restored.webp") as restored:
         assert restored.size == (144, 96)
+
+
+def test_a_model_server_is_kept_and_called(shell: Callable[[str], None], checkout: Path) -> None:
+    try:
+        shell(block("up"))
+        shell(block("http"))
+    finally:
+        shell("harness down")
+    for name in ("photo-restored.png", "restored.png"):
+        with Image.open(checkout / name) as restored:
+            assert restored.size == (192, 128)
