@@ -1,20 +1,21 @@
 """What can go wrong around the model. Every class has a stable code; every message is one sentence with the remedy.
 
-    HarnessError
-    ├── WeightsDownloadError        WEIGHTS_DOWNLOAD     a weights file could not be fetched intact
-    ├── SchemaError                 SCHEMA               the predictor's signature cannot be described
-    ├── ModelServerError            MODEL_SERVER         a model server
-    │   ├── SetupFailed             SETUP_FAILED         its setup raised, or never ended
-    │   ├── NotReady                NOT_READY            it is still starting
-    │   ├── Busy                    BUSY                 every slot stayed taken
-    │   ├── Unreachable             UNREACHABLE          nothing answers, or not in time
-    │   ├── Crashed                 CRASHED              its worker died
-    │   └── InputRejected           INPUT_REJECTED       inputs that its schema forbids
-    ├── PredictionFailed            PREDICTION_FAILED    the model answered, with a failure
-    ├── StoreInUse                  STORE_IN_USE         another process owns the local Replicate's store
-    ├── Problem                     PROBLEM              a request that the local Replicate refuses
-    ├── DockerError                 DOCKER               the Docker Engine
-    └── UsageError                  USAGE                a command or option that makes no sense
+HarnessError
+├── WeightsDownloadError        WEIGHTS_DOWNLOAD     a weights file could not be fetched intact
+├── SchemaError                 SCHEMA               the predictor's signature cannot be described
+├── ModelServerError            MODEL_SERVER         a model server
+│   ├── SetupFailed             SETUP_FAILED         its setup raised, or never ended
+│   ├── NotReady                NOT_READY            it is still starting
+│   ├── Busy                    BUSY                 every slot stayed taken
+│   ├── Unreachable             UNREACHABLE          nothing answers, or not in time
+│   ├── TimedOut                TIMED_OUT            a prediction went beyond its time limit
+│   ├── Crashed                 CRASHED              its worker died
+│   └── InputRejected           INPUT_REJECTED       inputs that its schema forbids
+├── PredictionFailed            PREDICTION_FAILED    the model answered, with a failure
+├── StoreInUse                  STORE_IN_USE         another process owns the local Replicate's store
+├── Problem                     PROBLEM              a request that the local Replicate refuses
+├── DockerError                 DOCKER               the Docker Engine
+└── UsageError                  USAGE                a command or option that makes no sense
 """
 
 from __future__ import annotations
@@ -68,6 +69,12 @@ class Unreachable(ModelServerError):
     """Nothing answers at the model server's address, or not in time."""
 
     code = "UNREACHABLE"
+
+
+class TimedOut(ModelServerError):
+    """A prediction did not end within its time limit."""
+
+    code = "TIMED_OUT"
 
 
 class Crashed(ModelServerError):
