@@ -1,18 +1,20 @@
 """What can go wrong around the model. Every class has a stable code; every message is one sentence with the remedy.
 
-    HarnessError
-    ├── WeightsDownloadError        WEIGHTS_DOWNLOAD     a weights file could not be fetched intact
-    ├── SchemaError                 SCHEMA               the predictor's signature cannot be described
-    ├── ModelServerError            MODEL_SERVER         a model server
-    │   ├── SetupFailed             SETUP_FAILED         its setup raised, or never ended
-    │   ├── NotReady                NOT_READY            it is still starting
-    │   ├── Busy                    BUSY                 every slot stayed taken
-    │   ├── Unreachable             UNREACHABLE          nothing answers, or not in time
-    │   ├── Crashed                 CRASHED              its worker died
-    │   └── InputRejected           INPUT_REJECTED       inputs that its schema forbids
-    ├── PredictionFailed            PREDICTION_FAILED    the model answered, with a failure
-    ├── DockerError                 DOCKER               the Docker Engine
-    └── UsageError                  USAGE                a command or option that makes no sense
+HarnessError
+├── WeightsDownloadError        WEIGHTS_DOWNLOAD     a weights file could not be fetched intact
+├── SchemaError                 SCHEMA               the predictor's signature cannot be described
+├── ModelServerError            MODEL_SERVER         a model server
+│   ├── SetupFailed             SETUP_FAILED         its setup raised, or never ended
+│   ├── NotReady                NOT_READY            it is still starting
+│   ├── Busy                    BUSY                 every slot stayed taken
+│   ├── Unreachable             UNREACHABLE          nothing answers, or not in time
+│   ├── Crashed                 CRASHED              its worker died
+│   └── InputRejected           INPUT_REJECTED       inputs that its schema forbids
+├── PredictionFailed            PREDICTION_FAILED    the model answered, with a failure
+├── FetchFailed                 FETCH_FAILED         an input's URL cannot be fetched
+│   └── AddressRefused          ADDRESS_REFUSED      it, or a webhook's, leads where it must not
+├── DockerError                 DOCKER               the Docker Engine
+└── UsageError                  USAGE                a command or option that makes no sense
 """
 
 from __future__ import annotations
@@ -84,6 +86,18 @@ class PredictionFailed(HarnessError):
     """The model ran and answered with a failure."""
 
     code = "PREDICTION_FAILED"
+
+
+class FetchFailed(HarnessError):
+    """The file behind an input's URL cannot be had within the limits."""
+
+    code = "FETCH_FAILED"
+
+
+class AddressRefused(FetchFailed):
+    """A URL leads to an address that the local Replicate must not connect to."""
+
+    code = "ADDRESS_REFUSED"
 
 
 class DockerError(HarnessError):
