@@ -12,6 +12,8 @@ HarnessError
 │   ├── Crashed                 CRASHED              its worker died
 │   └── InputRejected           INPUT_REJECTED       inputs that its schema forbids
 ├── PredictionFailed            PREDICTION_FAILED    the model answered, with a failure
+├── FetchFailed                 FETCH_FAILED         an input's URL cannot be fetched
+│   └── AddressRefused          ADDRESS_REFUSED      it, or a webhook's, leads where it must not
 ├── StoreInUse                  STORE_IN_USE         another process owns the local Replicate's store
 ├── Problem                     PROBLEM              a request that the local Replicate refuses
 ├── DockerError                 DOCKER               the Docker Engine
@@ -114,6 +116,18 @@ class Problem(HarnessError):
         self.status = status
         self.headers = headers or {}
         self.body: dict[str, object] = {**members, "detail": detail, "status": status}
+
+
+class FetchFailed(HarnessError):
+    """The file behind an input's URL cannot be had within the limits."""
+
+    code = "FETCH_FAILED"
+
+
+class AddressRefused(FetchFailed):
+    """A URL leads to an address that the local Replicate must not connect to."""
+
+    code = "ADDRESS_REFUSED"
 
 
 class DockerError(HarnessError):

@@ -1,17 +1,17 @@
 """What can go wrong in the engine. Every class has a stable code; every message is one sentence with the remedy.
 
-    RestorationError
-    ├── InputError              the caller's photo or inputs
-    │   ├── UnreadableImage     NOT_AN_IMAGE          empty, truncated, corrupt, or no picture at all
-    │   ├── UnsupportedFormat   UNSUPPORTED_FORMAT    a picture, but of a format or mode that is not taken
-    │   ├── TooLarge            TOO_LARGE             over a limit on bytes or pixels, in or out
-    │   └── InvalidInput        INVALID_INPUT         an input outside its documented values
-    ├── WeightsError            the checkpoint files
-    │   ├── WeightsMissing      WEIGHTS_MISSING
-    │   └── WeightsCorrupt      WEIGHTS_CORRUPT
-    ├── ConfigurationError      CONFIGURATION         a setting outside its documented values
-    ├── DeviceUnavailable       DEVICE_UNAVAILABLE    a device was asked for that this machine lacks
-    └── OutOfMemory             OUT_OF_MEMORY         also with the smallest batches and tiles
+RestorationError
+├── InputError              the caller's photo or inputs
+│   ├── UnreadableImage     NOT_AN_IMAGE          empty, truncated, corrupt, or no picture at all
+│   ├── UnsupportedFormat   UNSUPPORTED_FORMAT    a picture, but of a format or mode that is not taken
+│   ├── TooLarge            TOO_LARGE             over a limit on bytes or pixels, in or out
+│   └── InvalidInput        INVALID_INPUT         an input outside its documented values
+├── WeightsError            the checkpoint files
+│   ├── WeightsMissing      WEIGHTS_MISSING
+│   └── WeightsCorrupt      WEIGHTS_CORRUPT
+├── ConfigurationError      CONFIGURATION         a setting outside its documented values
+├── DeviceUnavailable       DEVICE_UNAVAILABLE    a device was asked for that this machine lacks
+└── OutOfMemory             OUT_OF_MEMORY         also with the smallest batches and tiles
 """
 
 from __future__ import annotations
