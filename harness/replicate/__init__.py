@@ -1,5 +1,1 @@
-<<<<<<< HEAD
 """The local Replicate: Replicate's v1 HTTP API, a durable queue and signed webhooks in front of model servers."""
-=======
-"""The local Replicate: Replicate's v1 HTTP API in front of model servers."""
->>>>>>> replicate-edges

@@ -14,11 +14,6 @@ def new_id() -> str:
     return "".join(_CROCKFORD[byte & 31] for byte in secrets.token_bytes(26))
 
 
-def new_message_id() -> str:
-    """Return a webhook-id: `msg_` and 26 random characters, the same for every attempt to deliver a message."""
-    return f"msg_{new_id()}"
-
-
 def now() -> str:
     """Return the present time as `timestamp` writes it."""
     return timestamp(datetime.now(UTC))

@@ -81,6 +81,7 @@ webhook_deliveries = Table(
     Column("duration_ms", Float),
     _json("request_headers"),
     Column("response_status", Integer),
+    _json("response_headers"),
     Column("response_body", Text),
     Column("error", Text),
     Column("diagnosis", Text),
@@ -150,5 +151,3 @@ deployments = Table(
     _text("released_at"),
     Column("used_at", Text),
 )
-
-secrets = Table("secrets", metadata, Column("name", Text, primary_key=True), _text("value"))
