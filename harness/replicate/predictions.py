@@ -192,6 +192,11 @@ def requeue(connection: Connection, prediction_id: str, *, lost: bool) -> Predic
     return _one(connection, change.values(values))
 
 
+def waiting(connection: Connection) -> bool:
+    """Return whether anything is queued."""
+    return _queue_is_full(connection, 1)
+
+
 def interrupted(connection: Connection) -> list[Prediction]:
     """Return what ran when the last process ended."""
     running = select(*_COLUMNS).where(_table.status == "processing").order_by(_table.number)

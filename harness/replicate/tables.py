@@ -101,7 +101,7 @@ files = Table(
     _text("md5"),
     _json("metadata"),
     _text("created_at"),
-    Column("expires_at", Text),
+    _text("expires_at"),
 )
 Index("files_sha256", files.c.sha256)
 Index("files_prediction", files.c.prediction_id)
