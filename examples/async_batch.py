@@ -4,7 +4,9 @@ python async_batch.py a.jpg b.jpg c.jpg d.jpg
 """
 
 import asyncio
+import io
 import sys
+from pathlib import Path
 
 import replicate
 
@@ -25,8 +27,8 @@ async def follow(prediction, on_progress):
 
 
 async def restore(path, *, cancel_half_way=False):
-    with open(path, "rb") as photo:
-        prediction = await replicate.predictions.async_create(version=VERSION, input={"img": photo, "version": "v1.4"})
+    photo = io.BytesIO(await asyncio.to_thread(Path(path).read_bytes))
+    prediction = await replicate.predictions.async_create(version=VERSION, input={"img": photo, "version": "v1.4"})
 
     async def on_progress(line):
         print(f"{path}: {line}")

@@ -80,8 +80,12 @@ class Outbox(Protocol):
         """Log `attempt`; the delivery is settled when there is no next one."""
         ...
 
+    def wake(self) -> None:
+        """Let `changed` return at once."""
+        ...
+
     async def changed(self, timeout_s: float) -> None:
-        """Return when a delivery was added, or after `timeout_s`."""
+        """Return when a delivery was added or `wake` was called, or after `timeout_s`."""
         ...
 
 
@@ -216,6 +220,7 @@ async def deliver_forever(outbox: Outbox, sender: WebhookSender, *, poll_s: floa
             await outbox.record(delivery, attempt, next_attempt(delivery, attempt))
         finally:
             in_flight.discard(delivery.id)
+            outbox.wake()  # there is room for another
 
     async with asyncio.TaskGroup() as attempts:
         while True:

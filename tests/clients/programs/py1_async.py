@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# (its client is installed in another environment than the one where types are checked)
 """Every call of Replicate's Python client 1.x, asynchronous."""
 
 from __future__ import annotations

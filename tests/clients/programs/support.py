@@ -50,6 +50,24 @@ def webhooks() -> Iterator[tuple[str, Queue[Webhook]]]:
         server.shutdown()
 
 
+class Caught:
+    """What a `raises` block raised: `value`."""
+
+    value: Exception
+
+
+@contextmanager
+def raises(kind: type[Exception]) -> Iterator[Caught]:
+    """Assert that the block raises `kind`; there is no pytest in a client's environment."""
+    caught = Caught()
+    try:
+        yield caught
+    except kind as error:
+        caught.value = error
+    else:
+        raise AssertionError(f"no {kind.__name__} was raised")
+
+
 def make_all(calls: list[Callable[[], object]]) -> None:
     """Make every call, also after one has failed; print each failure and exit with their number."""
     failed = 0

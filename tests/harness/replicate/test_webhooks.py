@@ -237,6 +237,9 @@ class ListOutbox:
         if not self.pending:
             self.settled.set()
 
+    def wake(self) -> None:
+        pass
+
     async def changed(self, timeout_s: float) -> None:
         await asyncio.sleep(0.001)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 
 class Predictor(BasePredictor):
-    """Takes $TOY_STEPS steps of 0.05 s, printing each."""
+    """Takes `seconds`, at least $TOY_SECONDS, in steps of 0.05 s, and prints each."""
 
     def setup(self) -> None:
         """Make one work directory for all predictions."""
@@ -21,9 +21,10 @@ class Predictor(BasePredictor):
         img: Path = Input(description="The photo."),  # noqa: B008 - how Cog declares inputs
         version: str = Input(description="Unused.", default="v1.4", choices=["v1.2", "v1.3", "v1.4", "RestoreFormer"]),
         scale: float = Input(description="Output size over input size.", default=2, ge=0.1, le=10),
+        seconds: float = Input(description="How long to take.", default=0, ge=0, le=60),
     ) -> Path:
         """Enlarge the photo."""
-        steps = int(os.environ.get("TOY_STEPS", "0"))
+        steps = round(20 * max(seconds, float(os.environ.get("TOY_SECONDS", "0"))))
         for step in range(steps):
             print(f"step {step + 1}/{steps} {version}", flush=True)
             time.sleep(0.05)
