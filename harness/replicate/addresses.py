@@ -24,6 +24,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LOOPBACK: tuple[IPNetwork, ...] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 
+_PORTS = {"http": 80, "https": 443}
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is assigned for the public internet (RFC 4291, IANA)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 _6TO4_ANYCAST = ipaddress.IPv4Network("192.88.99.0/24")  # RFC 7526: no longer routed
@@ -123,7 +124,9 @@ class CheckedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` to the first of its host's addresses that accepts a connection; raises AddressRefused."""
         url = request.url
-        port = url.port or {"http": 80, "https": 443}[url.scheme]
+        port = url.port or _PORTS.get(url.scheme)
+        if not port or not url.host:
+            raise httpx.UnsupportedProtocol("The URL must be http:// or https:// with a host.", request=request)
         request.extensions = {**request.extensions, "sni_hostname": url.host}
         error = httpx.ConnectError(f"The name {url.host!r} has no address.")
         for address in await self._rules.resolve(url.host, port):
