@@ -29,6 +29,7 @@ HARDWARE: Final = (
 )  # names and SKUs as the hosted service lists them
 
 _REFERENCE = re.compile(r"(?:(?P<model>[\w.-]+/[\w.-]+)(?::(?P<of>[0-9a-f]{64}))?|(?P<bare>[0-9a-f]{64}))", re.ASCII)
+_UNUSED_S = 15 * 60.0
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
 
 
@@ -125,8 +126,10 @@ class Resolver:
 
 def not_found(hint: str | None = None) -> Problem:
     """Return the known 404, with a hint if there is one."""
-    extra = {"hint": hint} if hint else {}
-    return Problem(404, "The requested resource could not be found.", title="Not found", **extra)
+    error = Problem(404, "The requested resource could not be found.", title="Not found")
+    if hint:
+        error.body["hint"] = hint
+    return error
 
 
 def model_row(connection: Connection, owner: str, name: str) -> Row[Any]:
@@ -197,7 +200,7 @@ def version_view(row: Row[Any]) -> Json:
 
 def account(username: str) -> Json:
     """Return the one account there is."""
-    return {"type": "user", "username": username, "name": username.capitalize(), "avatar_url": None, "github_url": None}
+    return {"type": "user", "username": username, "name": username.capitalize()}
 
 
 def deployment_view(row: Row[Any], username: str) -> Json:
@@ -253,7 +256,9 @@ def delete_version(connection: Connection, owner: str, name: str, version: str, 
     version_row(connection, model, version)
     used = connection.execute(select(deployments.c.name).where(deployments.c.version == version)).first()
     if version in served.versions or used or model_row(connection, owner, name).visibility != "private":
-        detail = "Only versions of private models that no deployment uses, and that are not served here, can be deleted."
+        detail = (
+            "Only versions of private models that no deployment uses, and that are not served here, can be deleted."
+        )
         raise Problem(422, detail, title="Not permitted")
     connection.execute(delete(versions).where(versions.c.id == version))
 
@@ -291,3 +296,13 @@ def use_deployment(connection: Connection, owner: str, name: str) -> Row[Any]:
     mine = (deployments.c.owner == owner, deployments.c.name == name)
     connection.execute(update(deployments).where(*mine).values(used_at=ids.now()))
     return row
+
+
+def delete_deployment(connection: Connection, owner: str, name: str, *, strict: bool) -> None:
+    """Remove a deployment; with `strict` only one that is offline and was not used lately. Raises Problem 404, 422."""
+    row = deployment_row(connection, owner, name)
+    recently = row.used_at is not None and row.used_at > ids.later(-_UNUSED_S)
+    if strict and (recently or row.max_instances > 0):
+        detail = "Only a deployment that is offline (0 instances) and was unused for 15 minutes can be deleted."
+        raise Problem(422, detail, title="Not permitted")
+    connection.execute(delete(deployments).where(deployments.c.owner == owner, deployments.c.name == name))

@@ -1,6 +1,6 @@
 """The SQLite store: opening, migrating, reading, and writing with many small changes in one commit.
 
-WAL with synchronous=FULL: what `write` returned for is on the disk. Only one process may own a store; see `Database.open`.
+WAL with synchronous=FULL: what `write` returned for is on the disk. Only one process may own a store.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Database:
         try:
             with self._writer.begin() as connection:
                 return [(change, _apply(connection, change.job)) for change in batch]
-        except Exception as error:  # noqa: BLE001  # every caller must hear of it: nothing of the batch was kept
+        except Exception as error:  # every caller must hear of it: nothing of the batch was kept
             return [(change, _Failure(error)) for change in batch]
 
 
@@ -116,7 +116,7 @@ def _apply(connection: Connection, job: Job[object]) -> object:
         result = job(connection)
     except OperationalError:  # such as a full disk: SQLite may have ended the transaction, so the batch is over
         raise
-    except Exception as error:  # noqa: BLE001  # belongs to the caller of this change only
+    except Exception as error:  # belongs to the caller of this change only
         connection.exec_driver_sql("ROLLBACK TO change")
         result = _Failure(error)
     connection.exec_driver_sql("RELEASE change")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import io
+import mimetypes
 import re
-from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
@@ -17,9 +18,10 @@ from harness.errors import FetchFailed
 from harness.replicate import files
 from harness.replicate.addresses import AddressRules
 from harness.replicate.database import Database
-from harness.replicate.fetch import FetchLimits, fetch
-from harness.replicate.files import Blobs, Contents, StoredFile
+from harness.replicate.fetch import SNIFF_BYTES, FetchLimits, fetch, sniff
+from harness.replicate.files import Blobs, StoredFile
 from harness.replicate.settings import Settings
+from harness.replicate.views import FILE
 
 _DATA: Final = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?P<parameters>(?:;[^;,]*)*),", re.ASCII)
 _OWN: Final = re.compile(r"/(?:v1/)*(?:files|delivery)/(?P<id>[0-9a-z]{26})(?:/[^/]*)?")
@@ -50,9 +52,7 @@ class Inputs:
     def _keep_data_url(self, url: str, prediction_id: str) -> StoredFile:
         data, media_type = decode_data_url(url)
         contents = self._blobs.put(data)
-        return files.named(
-            contents, kind="input", stem="input", content_type=media_type, prediction_id=prediction_id
-        )
+        return files.named(contents, kind="input", stem="input", content_type=media_type, prediction_id=prediction_id)
 
     async def resolve(self, value: dict[str, Any], uris: frozenset[str]) -> dict[str, Any]:
         """Return the input for a model server: every file among the inputs named in `uris` as a data URL.
@@ -65,27 +65,27 @@ class Inputs:
             found = await self._file(item)
             if found is None:
                 return item
-            path, media_type, size = found
-            sizes.append(size)
+            data, media_type = found
+            sizes.append(len(data))
             if sum(sizes) > self._settings.max_sent:
                 raise FetchFailed(
-                    f"The input files exceed {self._settings.max_sent:,} bytes, the most Cog can be sent; use smaller ones."
+                    f"The input files exceed {self._settings.max_sent:,} bytes together; use smaller ones."
                 )
-            return await asyncio.to_thread(_data_url, path, media_type)
+            return await asyncio.to_thread(_data_url, data, media_type)
 
         return {name: await _mapped(item, send) if name in uris else item for name, item in value.items()}
 
-    async def _file(self, item: Any) -> tuple[Path, str, int] | None:  # noqa: ANN401  # any JSON value
+    async def _file(self, item: Any) -> tuple[bytes, str] | None:  # noqa: ANN401  # any JSON value
         match item:
-            case {"$file": {"sha256": str(sha256), "content_type": str(media_type), "size": int(size)}}:
-                return self._blobs.path(sha256), media_type, size
+            case {"$file": {"sha256": str(sha256), "content_type": str(media_type)}}:
+                return await self._stored(sha256), media_type
             case str() if item.startswith(("http://", "https://")):
                 own = await self._own(item)
-                if own is not None:
-                    return self._blobs.path(own.sha256), own.content_type, own.size
-                fetched, media_type = await self._fetched(item)
-                return fetched.path, media_type, fetched.size
+                return await self._fetched(item) if own is None else (await self._stored(own.sha256), own.content_type)
         return None
+
+    async def _stored(self, sha256: str) -> bytes:
+        return await asyncio.to_thread(self._blobs.path(sha256).read_bytes)
 
     async def _own(self, url: str) -> StoredFile | None:
         """Return the file that a URL of this very server names, whatever host name the client knows it by."""
@@ -94,24 +94,24 @@ class Inputs:
             return None
         return await self._database.read(lambda c: files.get(c, match["id"]))
 
-    async def _fetched(self, url: str) -> tuple[Contents, str]:
+    async def _fetched(self, url: str) -> tuple[bytes, str]:
         limits = FetchLimits(
-            max_bytes=self._settings.fetch_bytes,
+            max_bytes=min(self._settings.fetch_bytes, self._settings.max_sent),
             total_s=self._settings.fetch_s,
             redirects=self._settings.fetch_redirects,
         )
-        with self._blobs.writing() as writing:
-            await fetch(url, writing, rules=self._rules, limits=limits)  # type: ignore[arg-type]  # it only writes
-            contents = await asyncio.to_thread(writing.keep)
-        suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix
-        return contents, files.named(contents, kind="input", stem=f"input{suffix}").content_type
+        into = io.BytesIO()
+        await fetch(url, into, rules=self._rules, limits=limits)
+        seen = sniff(into.getvalue()[:SNIFF_BYTES])
+        guessed = mimetypes.guess_type(urlsplit(url).path)[0]
+        return into.getvalue(), seen.media_type if seen else guessed or "application/octet-stream"
 
 
 async def _mapped(value: Any, change: Any) -> Any:  # noqa: ANN401  # any JSON value
     """Return `value` with `change` applied to strings and file references, at any depth of lists."""
     if isinstance(value, list):
         return [await _mapped(item, change) for item in value]
-    if isinstance(value, str) or (isinstance(value, dict) and files.FILE in value):
+    if isinstance(value, str) or (isinstance(value, dict) and FILE in value):
         return await change(value)
     return value
 
@@ -132,7 +132,5 @@ def decode_data_url(url: str) -> tuple[bytes, str]:
         raise ValueError(f"not base64: {error}") from error
 
 
-def _data_url(path: Path, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
+def _data_url(data: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

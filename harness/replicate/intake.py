@@ -64,6 +64,8 @@ class Intake:
         self._outputs = outputs
         self._served = served
         self._settings = settings
+        # The JavaScript client makes file objects of what streams below /v1/files/ give, and of nothing else.
+        self._stream_folder = "files/stream-" if served.streams_files else "streams/"
 
     async def accept(self, submission: Submission) -> tuple[Prediction, list[str]]:
         """Store a prediction, or find the one that the first try of this very request made; with warnings.
@@ -110,6 +112,7 @@ class Intake:
             deployment=submission.target.deployment,
             destination=submission.destination,
             input=stored,
+            stream_path=f"/v1/{self._stream_folder}{prediction_id}{ids.new_id()}",
             base_url=submission.base_url,
             created_at=created,
             deadline=None if submission.deadline_s is None else ids.later(submission.deadline_s, created),

@@ -38,7 +38,7 @@ class Outbox:
             "prediction_id": prediction.id,
             "event": event,
             "url": prediction.webhook,
-            "body": views.dumps(views.prediction(prediction, prediction.base_url)).decode(),
+            "body": views.dumps(views.of(prediction, prediction.base_url)).decode(),
             "created_at": moment,
             "due_at": moment,
         }

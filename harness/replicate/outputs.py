@@ -83,5 +83,3 @@ def is_sdk(user_agent: str) -> bool:
 def data_url(path: Path, media_type: str) -> str:
     """Return a file's contents as a data URL."""
     return f"data:{media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-

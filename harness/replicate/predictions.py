@@ -30,6 +30,7 @@ class Prediction:
     model: str
     version: str
     input: dict[str, Any]
+    stream_path: str
     base_url: str
     created_at: str
     status: str = "starting"

@@ -144,7 +144,7 @@ class Runner:
         except (Crashed, Unreachable) as error:
             await logs.settled()
             await self._lost(prediction, error)
-        except Exception as error:  # noqa: BLE001  # whatever happens, the prediction must end and the slot go on
+        except Exception as error:  # whatever happens, the prediction must end and the slot go on
             await logs.settled()
             await self._finish(prediction, "failed", error=_reason(error))
 
@@ -156,9 +156,7 @@ class Runner:
 
     async def _run(self, server: Runs, prediction: Prediction, logs: _LogKeeper) -> None:
         sent = await self._inputs.resolve(prediction.input, self._served.inputs.uris)
-        outcome = await server.run(
-            prediction.id, sent, on_logs=logs.add, timeout_s=self._settings.max_run_s
-        )
+        outcome = await server.run(prediction.id, sent, on_logs=logs.add, timeout_s=self._settings.max_run_s)
         output, kept = await self._outputs.keep(outcome.output, prediction.id)
         await logs.settled()
         await self._finish(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -41,7 +39,7 @@ class Service:
         self.changes = Changes()
         self.outbox = Outbox(self.database)
         self.lifecycle = Lifecycle(self.database, self.outbox, self.changes, settings)
-        rules = AddressRules.from_settings(settings)
+        rules = AddressRules.for_server(settings.host, settings.allow_private)
         self._rules = rules
         self.inputs = Inputs(self.database, self.blobs, rules, settings)
         self.outputs = Outputs(self.blobs, settings)
@@ -50,7 +48,7 @@ class Service:
         self.deadlines = Deadlines(self._expire)
         self.rate_limit = RateLimit(settings.rehearsals.rate_limit_per_min)
         self.webhook_secret = ""
-        self.key = b""  # signs capability URLs
+        self.key = b""  # for signatures of our own
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -103,7 +101,3 @@ class Service:
             return prediction
         self.runner.cancel(prediction.id)
         return await self.lifecycle.ended(prediction, timeout_s=1.0)
-
-    def signature(self, text: str) -> str:
-        """Return what makes a URL for `text` unguessable: 32 hexadecimal digits."""
-        return hmac.new(self.key, text.encode(), hashlib.sha256).hexdigest()[:32]

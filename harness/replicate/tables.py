@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, Table, Text, TextClause, text
 
 metadata = MetaData()
 
@@ -15,8 +15,8 @@ def _flag(name: str) -> Column[bool]:
     return Column(name, Boolean, nullable=False, server_default=text("0"))
 
 
-def _text(name: str, **options: object) -> Column[str]:
-    return Column(name, Text, nullable=False, **options)  # type: ignore[call-overload, no-any-return]  # options pass through
+def _text(name: str, *, unique: bool = False, server_default: TextClause | None = None) -> Column[str]:
+    return Column(name, Text, nullable=False, unique=unique, server_default=server_default)
 
 
 predictions = Table(
@@ -44,6 +44,7 @@ predictions = Table(
     _flag("data_removed"),
     _flag("inline_outputs"),  # SDKs get data URLs for the whole life of this prediction
     _flag("cancel_requested"),
+    _text("stream_path"),  # of its event stream: unguessable, it needs no credentials
     _text("base_url"),  # the origin its creator used; webhooks carry URLs below it
     Column("fingerprint", Text),  # of the creating request, to join its retries
     Column("attempts", Integer, nullable=False, server_default=text("0")),  # how often it was started

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from jsonschema import Draft202012Validator, ValidationError
@@ -25,12 +25,12 @@ class Invalid:
     description: str
 
 
-def refuse(problems: Iterable[Invalid], title: str = "Input validation failed", **members: object) -> None:
+def refuse(problems: Iterable[Invalid], title: str = "Input validation failed") -> None:
     """Raise Problem 422 naming every invalid field, unless there is none."""
     listed = [{"type": one.type, "field": one.field, "description": one.description} for one in problems]
     if listed:
         detail = "".join(f"- {entry['field'] or 'body'}: {entry['description']}\n" for entry in listed)
-        raise Problem(422, detail, title=title, invalid_fields=listed, **members)
+        raise Problem(422, detail, title=title, invalid_fields=listed)
 
 
 def check_request(body: Mapping[str, Any], *also: str) -> None:
@@ -144,7 +144,7 @@ _RULES: Final = {  # of JSON Schema: type in invalid_fields, description
 def _invalid(error: ValidationError) -> Invalid:
     """Translate a finding; values are never repeated, they may be secret or huge."""
     field = ".".join(["input", *(str(step) for step in error.path)])
-    rule, limit = str(error.validator), error.validator_value
+    rule, limit = str(error.validator), cast(Any, error.validator_value)
     if rule == "required":
         missing = error.message.split("'")[1]  # one finding for each missing name, which only the message tells
         return Invalid("required", field, f"{missing} is required")

@@ -56,8 +56,37 @@ def prediction(row: Prediction, base_url: str) -> Json:
         "metrics": row.metrics or {},
         "webhook": row.webhook,
         "webhook_events_filter": row.webhook_events_filter,
-        "urls": {"get": own, "cancel": f"{own}/cancel", "web": own, "stream": None},
+        "urls": {"get": own, "cancel": f"{own}/cancel", "web": own, "stream": base_url + row.stream_path},
     }
+
+
+def training(row: Prediction, base_url: str) -> Json:
+    """Return a training as JSON values."""
+    own = f"{base_url}/v1/trainings/{row.id}"
+    return {
+        "id": row.id,
+        "model": row.model,
+        "version": row.version,
+        "destination": row.destination,
+        "input": row.input,
+        "output": row.output,
+        "logs": row.logs,
+        "error": row.error,
+        "status": row.status,
+        "source": "api",
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "completed_at": row.completed_at,
+        "metrics": row.metrics or {},
+        "webhook": row.webhook,
+        "webhook_events_filter": row.webhook_events_filter,
+        "urls": {"get": own, "cancel": f"{own}/cancel"},
+    }
+
+
+def of(row: Prediction, base_url: str) -> Json:
+    """Return a prediction or training, whichever it is, as JSON values."""
+    return training(row, base_url) if row.kind == "training" else prediction(row, base_url)
 
 
 def page(results: list[Json], previous: str | None = None, next_page: str | None = None) -> Json:
