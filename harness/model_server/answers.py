@@ -48,9 +48,9 @@ class Outcome:
 
 def health_from(response: httpx.Response) -> Health:
     """Return what an answer of `/health-check` says; its HTTP status says nothing."""
-    answer = response.json()
+    answer = answer_of(response)
     return Health(
-        status=answer["status"],
+        status=answer.get("status", "UNKNOWN"),
         setup_logs=answer.get("setup", {}).get("logs", ""),
         error=answer.get("user_healthcheck_error", ""),
         versions=answer.get("version", {}),
@@ -94,20 +94,28 @@ def _plain(error: str) -> str:
     return re.sub(r"^(Prediction failed: )+", "", error)
 
 
-def outcome_from(response: httpx.Response, logs: str) -> Outcome:
-    """Return how the prediction behind an HTTP 200 ended. Raises Crashed when its worker died under it.
+def answer_of(response: httpx.Response) -> dict[str, Any]:
+    """Return an answer's JSON object. Raises ModelServerError when it is none, so that no Cog server sent it."""
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ModelServerError(f"What answers at {response.url} is no Cog model server; check the address.")
+    return answer
 
-    logs: what was heard while it ran, because Cog sends no logs with a failure.
-    """
-    answer = response.json()
+
+def outcome_from(response: httpx.Response) -> Outcome:
+    """Return how the prediction behind an HTTP 200 ended. Raises Crashed when its worker died under it."""
+    answer = answer_of(response)
     error = answer.get("error")
-    if error and any(sign in error for sign in _WORKER_GONE):
+    if error and error.startswith(_WORKER_GONE):
         raise Crashed(f"The model server's worker died during prediction {answer['id']}.")
     return Outcome(
         id=answer["id"],
         status=answer["status"],
         output=answer.get("output"),
         error=_plain(error) if error else None,
-        logs=answer.get("logs") or logs,
+        logs=answer.get("logs") or "",
         metrics=answer.get("metrics") or {},
     )

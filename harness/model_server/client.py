@@ -11,9 +11,10 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final, Self
 
 import httpx
 
@@ -21,17 +22,16 @@ from harness.errors import Busy, Crashed, InputRejected, ModelServerError, NotRe
 from harness.model_server.answers import (
     Health,
     Outcome,
+    answer_of,
     health_from,
     never_ready,
     outcome_from,
     usable,
     violations,
 )
+from harness.model_server.receiver import Events, Receiver
 
 __all__ = ["Health", "ModelServer", "OnLogs", "Outcome", "new_prediction_id"]
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 OnLogs = Callable[[str], None]
 """Called with each new piece of a running prediction's logs."""
@@ -40,6 +40,7 @@ HEALTH_TIMEOUT_S: Final = 20.0  # Cog asks the worker, and a worker inside a lon
 CONNECT_TIMEOUT_S: Final = 5.0
 SLOT_WAIT_S: Final = 5.0  # a finished prediction gives its slot back within milliseconds
 LOGS_EVERY_S: Final = 0.5
+EVENT_WAIT_S: Final = 1.0  # the last webhook is sent at about the same time as the answer
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -52,8 +53,10 @@ def new_prediction_id() -> str:
 class ModelServer:
     """One Cog server at `url`; use as an async context manager, or call `close()`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, receiver: Receiver | None = None) -> None:
+        """`receiver`: takes the server's webhooks; without one the logs of a running prediction are polled."""
         self.url = url.rstrip("/")
+        self._receiver = receiver
         limits = httpx.Timeout(HEALTH_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         # trust_env: a proxy for the internet must not swallow requests to this machine
         self._http = httpx.AsyncClient(base_url=self.url, timeout=limits, trust_env=False)
@@ -110,13 +113,26 @@ class ModelServer:
             response = await self._request("GET", "/openapi.json")
             if response.status_code != 200:
                 raise NotReady(f"The model server at {self.url} has no schema yet; wait until it is READY.")
-            self._schema = response.json()
+            self._schema = answer_of(response)
         return self._schema
 
     async def cancel(self, prediction_id: str) -> bool:
         """Cancel a running prediction; returns False when the server runs none of that id."""
         response = await self._request("POST", f"/predictions/{_checked(prediction_id)}/cancel")
         return response.status_code == 200
+
+    async def logs_of(self, prediction_id: str) -> str | None:
+        """Return the logs so far of a running prediction; None when it does not run, or cannot be asked for safely.
+
+        There is no endpoint for it: PUT with a running id answers with its state. The input stays empty. Cog looks for
+        a running prediction first and validates second, so with a required input in the schema a PUT that comes too
+        late is refused (422) and can never start a run; without one, it must not be sent.
+        """
+        inputs = (await self.schema())["components"]["schemas"].get("Input", {})
+        if not inputs.get("required"):
+            return None
+        answer = await self._request("PUT", f"/predictions/{_checked(prediction_id)}", json={"input": {}})
+        return answer_of(answer).get("logs", "") if answer.status_code == 202 else None
 
     async def run(
         self,
@@ -141,23 +157,29 @@ class ModelServer:
         """
         body = {"id": _checked(prediction_id), "input": dict(input)}
         heard = _Logs(on_logs)
-        async with self._following(prediction_id, heard):
-            try:
-                async with asyncio.timeout(timeout_s):
-                    response = await self._post(body)
-            except TimeoutError as error:
-                raise TimedOut(f"Prediction {prediction_id} did not end within {timeout_s:g} s.") from error
-        if response.status_code != 200:
-            raise await self._refusal(response)
-        outcome = outcome_from(response, heard.text)
+        async with self._following(prediction_id, heard) as events:
+            response = await self._post(body | (events.request if events else {}), timeout_s)
+            if response.status_code != 200:
+                raise await self._refusal(response)
+            outcome = outcome_from(response)
+            if events and not outcome.logs:  # as after every failure
+                heard.now(await events.completed(EVENT_WAIT_S))
         heard.now(outcome.logs)
-        return outcome
+        return replace(outcome, logs=heard.text)
 
-    async def _post(self, body: dict[str, Any]) -> httpx.Response:
+    async def _post(self, body: dict[str, Any], timeout_s: float) -> httpx.Response:
+        """POST and wait for the end, within the time limit."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._post_when_free(body)
+        except TimeoutError as error:
+            raise TimedOut(f"Prediction {body['id']} did not end within {timeout_s:g} s.") from error
+
+    async def _post_when_free(self, body: dict[str, Any]) -> httpx.Response:
         """POST until the slot is free: Cog gives it back a little after it has answered the prediction before."""
         deadline, pause_s = time.monotonic() + SLOT_WAIT_S, 0.002
         while True:
-            response = await self._request("POST", "/predictions", json=body, timeout=_HELD_OPEN)
+            response = await self._request("POST", "/predictions", json=body, timeout=_HELD_OPEN, lost=Crashed)
             if response.status_code != 409 or time.monotonic() > deadline:
                 return response
             await asyncio.sleep(pause_s)
@@ -184,45 +206,48 @@ class ModelServer:
         return Busy(f"The model server at {self.url} runs another prediction; try again later or add replicas.")
 
     @asynccontextmanager
-    async def _following(self, prediction_id: str, heard: _Logs) -> AsyncIterator[None]:
-        """Poll for logs while the block runs, if anybody listens."""
+    async def _following(self, prediction_id: str, heard: _Logs) -> AsyncIterator[Events | None]:
+        """Pass logs on while the block runs: by webhooks if the server can reach us, else by polling."""
+        with ExitStack() as stack:
+            events = stack.enter_context(self._receiver.following(prediction_id)) if self._receiver else None
+            follower = asyncio.create_task(_heed(events, heard) if events else self._poll(prediction_id, heard))
+            try:
+                yield events
+            finally:
+                follower.cancel()
+                await asyncio.wait([follower])
+                if not follower.cancelled():
+                    follower.result()  # whoever listens may have raised
+
+    async def _poll(self, prediction_id: str, heard: _Logs) -> None:
         if heard.listener is None:
-            yield
-            return
-        follower = asyncio.create_task(self._follow(prediction_id, heard))
-        try:
-            yield
-        finally:
-            follower.cancel()
-            await asyncio.wait([follower])
-
-    async def _follow(self, prediction_id: str, heard: _Logs) -> None:
-        """PUT the running id again and again: Cog answers with the logs so far.
-
-        The input stays empty. Cog looks for a running prediction first and validates second, so with a required input
-        in the schema a PUT that comes too late is refused (422) and can never start a run; without one, do not follow.
-        """
-        schema = await self.schema()
-        if not schema["components"]["schemas"].get("Input", {}).get("required"):
             return
         while True:
             began = time.monotonic()
             try:
-                answer = await self._request("PUT", f"/predictions/{prediction_id}", json={"input": {}})
+                heard.now(await self.logs_of(prediction_id) or "")
             except ModelServerError:
                 return  # the prediction's own request reports it
-            if answer.status_code == 202:
-                heard.now(answer.json().get("logs", ""))
             # the answer repeats the whole input: with a large photo, poll less often
             await asyncio.sleep(max(LOGS_EVERY_S, 10 * (time.monotonic() - began)))
 
-    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        lost: type[ModelServerError] = Unreachable,
+        **options: Any,  # noqa: ANN401 - httpx's own
+    ) -> httpx.Response:
+        """Send a request; `lost` is what it means when the connection breaks after it was sent."""
+        if self._http.is_closed:
+            raise Unreachable(f"The connection to the model server at {self.url} has been closed.")
         try:
             return await self._http.request(method, path, **options)
         except (httpx.ConnectError, httpx.TimeoutException) as error:
             raise Unreachable(f"No model server answers at {self.url} ({type(error).__name__}); start one.") from error
         except httpx.TransportError as error:
-            raise Crashed(f"The model server at {self.url} went away in the middle of a request.") from error
+            raise lost(f"The model server at {self.url} went away in the middle of a request.") from error
 
 
 _HELD_OPEN = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, write=60.0)  # the read is bounded by run()'s own timeout
@@ -243,6 +268,11 @@ class _Logs:
         self.text = text
         if self.listener is not None:
             self.listener(new)
+
+
+async def _heed(events: Events, heard: _Logs) -> None:
+    while True:
+        heard.now(await events.news())
 
 
 def _checked(prediction_id: str) -> str:

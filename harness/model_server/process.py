@@ -47,7 +47,7 @@ class ServerProcess:
     upload_url: str | None = None
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
     _lifeline: int = field(default=-1, init=False, repr=False)
-    _temporary: Path | None = field(default=None, init=False, repr=False)
+    temporary: Path | None = field(default=None, init=False, repr=False)
     _port_now: int = field(default=0, init=False, repr=False)
 
     @property
@@ -74,7 +74,7 @@ class ServerProcess:
         await self.stop()
         await self._write_schema()
         self._port_now = self.port or _free_port()
-        self._temporary = Path(tempfile.mkdtemp(prefix="model-server-"))
+        self.temporary = Path(tempfile.mkdtemp(prefix="model-server-"))
         self._spawn()
 
     async def stop(self) -> None:
@@ -117,7 +117,7 @@ class ServerProcess:
 
     def _spawn(self) -> None:
         reading, self._lifeline = os.pipe()
-        command = [sys.executable, "-P", str(_CHILD), str(reading), "--host", "127.0.0.1"]
+        command = [sys.executable, "-P", str(_CHILD), str(reading), str(self.temporary), "--host", "127.0.0.1"]
         if self.upload_url is not None:
             command += ["--upload-url", self.upload_url]
         self.logs.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ class ServerProcess:
             "LOG_FORMAT": "console",
             "NO_COLOR": "1",
             "PYTHONUNBUFFERED": "1",
-            "TMPDIR": str(self._temporary),
+            "TMPDIR": str(self.temporary),
         }
         return os.environ | own | self.environment
 
@@ -158,8 +158,8 @@ class ServerProcess:
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
-        if self._temporary is not None:
-            await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
+        if self.temporary is not None:
+            await asyncio.to_thread(shutil.rmtree, self.temporary, ignore_errors=True)
 
     async def _wait(self, timeout_s: float) -> None:
         assert self._child is not None

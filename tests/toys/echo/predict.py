@@ -21,7 +21,7 @@ class Predictor(BasePredictor):
 
     def predict(
         self,
-        img: Path = Input(description="The photo."),  # noqa: B008 - how Cog declares inputs
+        img: Path = Input(description="The photo."),
         act: str = Input(description="What to do.", default="echo", choices=["echo", "raise", "die", "spin", "shout"]),
         seconds: float = Input(description="How long to take.", default=0, ge=0, le=60),
         scale: float = Input(description="Unused.", default=2, ge=1, le=4),
