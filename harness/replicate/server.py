@@ -19,7 +19,11 @@ from harness.service import Plan
 
 
 async def serve(settings: Settings, behind: Plan | Sequence[str], on_ready: Callable[[Service], None]) -> None:
-    """Serve what is `behind` (see `model_servers`) until SIGINT or SIGTERM; calls `on_ready` once requests are taken. Raises HarnessError for a bad start."""
+    """Serve what is `behind` (see `model_servers`) until SIGINT or SIGTERM; calls `on_ready` once requests are taken.
+
+    Raises:
+        HarnessError: the model cannot be set up, the store is in use, or the port is.
+    """
     settings.data.mkdir(parents=True, exist_ok=True)
     async with model_servers(behind, settings.data) as servers:
         document = await model_document(servers, settings.data)
