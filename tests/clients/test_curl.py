@@ -24,8 +24,9 @@ def curl(*arguments: str, input: str | None = None) -> bytes:
     ).stdout
 
 
-def curl_json(*arguments: str, input: str | None = None) -> Any:
-    return json.loads(curl(*arguments, input=input))
+def curl_json(*arguments: str, input: str | None = None) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(curl(*arguments, input=input))
+    return answer
 
 
 def body(photo: Path, **more: object) -> str:

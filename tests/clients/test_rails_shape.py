@@ -1,7 +1,7 @@
-"""What replicate-ruby 0.2.3 and replicate-rails 0.1.1 send and need, as observed on the wire; the gem itself is not run.
+"""What replicate-ruby 0.2.3 and replicate-rails 0.1.1 send and need, as observed; the gems themselves are not run.
 
-`Authorization: Token`, `"webhook": null`, `{}` as the body of a cancel, every key present (Ruby raises NoMethodError for
-an absent one), and an output that fits a string column.
+`Authorization: Token`, `"webhook": null`, `{}` as the body of a cancel, every key present (Ruby raises NoMethodError
+for an absent one), and an output that fits a string column.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import httpx
 import pytest
 
 VERSION = "9283608cc6b7be6b65a8e44983db012355fde4132009bf99d976b2f0896856a3"
-READ_BY_RUBY = (
-    "id version input output status created_at started_at completed_at source urls error logs metrics webhook"
-).split()
+READ_BY_RUBY = ["id", "version", "input", "output", "status", "created_at", "started_at", "completed_at", "source"]
+READ_BY_RUBY += ["urls", "error", "logs", "metrics", "webhook"]
 STRING_COLUMN = 255
 
 

@@ -22,7 +22,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 CLIENT = ("replicate==1.0.7",)
 SERVICE = ("replicate==1.0.7", "fastapi==0.165.0", "uvicorn==0.54.0")
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
 Serve = Callable[..., str]
 
 
@@ -30,7 +31,7 @@ Serve = Callable[..., str]
 def run(client_environment: dict[str, str], local_replicate: str, tmp_path: Path) -> Run:
     """Run one example in an empty folder; `url` is the local Replicate's, without /v1."""
 
-    def run_example(*command: object, url: str = local_replicate, v1: str = "/v1", cwd: Path = tmp_path) -> Any:
+    def run_example(*command: object, url: str = local_replicate, v1: str = "/v1", cwd: Path = tmp_path) -> Done:
         environment = {**client_environment, "REPLICATE_BASE_URL": url + v1}
         words = [str(word) for word in command]
         return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
