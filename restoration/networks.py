@@ -1,0 +1,105 @@
+"""Checkpoint file -> network on a device at a precision: a function from a batch of uint8 images to a batch.
+
+numpy in, numpy out: normalisation, channel order, clamping, rounding and argmax happen inside, on the device. This
+module names what the pipeline may ask for and imports no framework; that happens when the first network loads.
+
+Every `load_...` raises `WeightsCorrupt` where the file is no checkpoint of that network, `OutOfMemory` and
+`DeviceUnavailable`; every network raises `OutOfMemory`, after which it can be called again with a smaller batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from restoration.errors import DeviceUnavailable
+
+Images = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Device = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+Backbone = Literal["resnet50", "mobilenet0.25"]
+
+
+class Network(Protocol):
+    """A function from a batch to a batch of the same length; see the `load_...` function for shapes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the parameters take on the device."""
+
+    def __call__(self, batch: Images) -> Images:
+        """Run the network on a batch of at least one image."""
+
+
+class Upscaler(Network, Protocol):
+    """A network whose images come out `scale` times as large."""
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel, along each side."""
+
+
+class FaceDetector(Protocol):
+    """A function from one photo to RetinaFace's raw output, one row for each of its A anchors."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the parameters take on the device."""
+
+    def __call__(self, photo: Images) -> tuple[Floats, Floats, Floats]:
+        """Run the network on one photo of (H, W, 3) RGB.
+
+        Returns regressions, not pixels: boxes (A, 4), face scores (A,) in 0 to 1, landmarks (A, 10). Anchors are in
+        the network's order: strides 8, 16 and 32; in each the cells row by row, ceil(H / stride) x ceil(W / stride);
+        in each cell the two sizes.
+        """
+
+
+def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Device:
+    """Turn a configured device into a real one; `auto` is CUDA where there is one. Raises `DeviceUnavailable`."""
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise DeviceUnavailable("The device 'cuda' was asked for, but torch finds no NVIDIA GPU; use 'auto' or 'cpu'.")
+    return "cpu"
+
+
+def load_face_restorer(path: Path, device: Device = "cpu", precision: Precision = "fp32") -> Network:
+    """Load GFPGAN (1.2 to 1.4) or RestoreFormer: (N, 512, 512, 3) RGB faces -> the restored faces, same shape.
+
+    The noise stored in the checkpoint is used, so that the same face gives the same bytes.
+    """
+    from restoration import torch_networks
+
+    return torch_networks.face_restorer(path, device, precision)
+
+
+def load_face_parser(path: Path, device: Device = "cpu", precision: Precision = "fp32") -> Network:
+    """Load ParseNet: (N, 512, 512, 3) RGB faces -> (N, 512, 512) labels, 0 (background) to 18."""
+    from restoration import torch_networks
+
+    return torch_networks.face_parser(path, device, precision)
+
+
+def load_face_detector(
+    path: Path, backbone: Backbone, device: Device = "cpu", precision: Precision = "fp32"
+) -> FaceDetector:
+    """Load RetinaFace with the given backbone."""
+    from restoration import torch_networks
+
+    return torch_networks.face_detector(path, backbone, device, precision)
+
+
+def load_upscaler(path: Path, device: Device = "cpu", precision: Precision = "fp32") -> Upscaler:
+    """Load Real-ESRGAN (compact or RRDB): (N, h, w, 3) RGB -> (N, scale * h, scale * w, 3) RGB."""
+    from restoration import torch_networks
+
+    return torch_networks.upscaler(path, device, precision)
