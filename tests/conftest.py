@@ -1,17 +1,23 @@
-"""What tests of several areas share: the real clients of Replicate, each in an environment of its own."""
+"""What tests of several areas share: Replicate's own clients, and a local Replicate for them to call."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from replicate_processes import LocalReplicate
+from toy_models import make_toy
+
+from harness.model_server.client import ModelServer
+from harness.model_server.process import ServerProcess
 
 JS_PACKAGE = Path(__file__).parent / "clients" / "js" / "package.json"
 INSTALL_S = 300
@@ -74,3 +80,32 @@ def client_environment(tiny_photo: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and "proxy" not in name.lower()}
     own = {"REPLICATE_API_TOKEN": "r8_local", "REPLICATE_POLL_INTERVAL": "0.05"}
     return {**kept, **own, "PHOTO": str(tiny_photo), "SUFFIX": uuid.uuid4().hex[:8]}
+
+
+@pytest.fixture(scope="session")
+def enlarging_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real Cog server with GFPGAN's inputs that enlarges photos without any network."""
+    toy = make_toy("restorer", tmp_path_factory.mktemp("model"))
+    asyncio.run(_start(toy.process))
+    yield toy.process.url
+    asyncio.run(toy.process.stop())
+
+
+async def _start(process: ServerProcess) -> None:
+    await process.start()
+    async with ModelServer(process.url) as client:
+        await client.wait_ready(60)
+
+
+@pytest.fixture(scope="session")
+def local_replicate(enlarging_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Origin of a local Replicate, shared by tests that leave it in order."""
+    with LocalReplicate(tmp_path_factory.mktemp("replicate"), enlarging_model) as local:
+        yield local.url
+
+
+@pytest.fixture
+def rate_limited_replicate(enlarging_model: str, tmp_path: Path) -> Iterator[str]:
+    """Origin of a local Replicate that takes one creation a minute."""
+    with LocalReplicate(tmp_path / "limited", enlarging_model, options=("--rate-limit", "1/min")) as local:
+        yield local.url
