@@ -12,7 +12,7 @@ from typing import Self
 
 import httpx
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
