@@ -76,7 +76,7 @@ class Weights:
 
         Raises `WeightsMissing`, `WeightsCorrupt`, or `WeightsError` for a name that is not in the manifest.
         """
-        file, path = self._file(name), self.directory / name
+        file, path = self.file(name), self.directory / name
         if self._memory().get(name) != _mark(_check_size(file, path), file.sha256):
             return self.verify(name)
         log.info("%s: sha256 %s, remembered", name, file.sha256)
@@ -84,7 +84,7 @@ class Weights:
 
     def verify(self, name: str) -> Path:
         """Like `path`, but always hashes the file."""
-        file, path = self._file(name), self.directory / name
+        file, path = self.file(name), self.directory / name
         # Taken before hashing: a change while hashing leaves another time behind, and so is never remembered as good.
         status = _check(file, path)
         self._remember(name, _mark(status, file.sha256))
@@ -96,7 +96,7 @@ class Weights:
 
         Raises as `verify` does; `candidate` is then left as it was.
         """
-        file, path = self._file(name), self.directory / name
+        file, path = self.file(name), self.directory / name
         status = _check(file, candidate)
         _sync(candidate)
         candidate.replace(path)
@@ -105,7 +105,8 @@ class Weights:
         log.info("%s: sha256 %s, hashed", name, file.sha256)
         return path
 
-    def _file(self, name: str) -> WeightFile:
+    def file(self, name: str) -> WeightFile:
+        """The manifest's entry for `name`; `WeightsError` where there is none."""
         try:
             return self.files[name]
         except KeyError:
@@ -131,7 +132,7 @@ class Weights:
 
 def write_manifest(directory: Path, files: Iterable[WeightFile]) -> None:
     """Write `directory`'s manifest, for those who make a weights directory rather than download one."""
-    write_atomically(directory / MANIFEST, "\n".join(map(_as_toml, files)))
+    write_atomically(directory / MANIFEST, "\n".join(["[files]\n", *map(_as_toml, files)]))
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -268,6 +269,7 @@ def _as_toml(file: WeightFile) -> str:
         "licence_note": file.licence_note or None,
         "needed_for": list(file.needed_for),
     }
-    # A JSON text, number or list of texts is a TOML one too.
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items() if value is not None]
+    # A JSON text, number or list of texts is a TOML one too, but for one character that TOML wants escaped.
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in entries.items() if value is not None}
+    lines = [f"{key} = {text}".replace("\x7f", r"\u007f") for key, text in texts.items()]
     return "\n".join([f'[files."{file.name}"]', *lines, ""])
