@@ -158,7 +158,7 @@ EXCUSED: Final[list[CheckFunction]] = [
 
 
 @schemathesis.check
-def errors_are_problems(context: schemathesis.CheckContext, response: schemathesis.Response, case: Case) -> None:
+def errors_are_problems(context: schemathesis.CheckContext, response: schemathesis.Response, case: Case[Any]) -> None:
     """Every refusal has Replicate's shape."""
     if response.status_code < 400 or case.method == "HEAD":
         return
@@ -179,7 +179,7 @@ KNOWN = {
 
 @specification.parametrize()
 @settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_the_specification_allows(case: Case, local: LocalReplicate) -> None:
+def test_whatever_the_specification_allows(case: Case[Any], local: LocalReplicate) -> None:
     case.call_and_validate(
         base_url=f"{local.url}/v1", headers={"Authorization": "Bearer r8_local"}, excluded_checks=EXCUSED
     )
