@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import mimetypes
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.model_server.files import read_output
 from harness.replicate import files
 from harness.replicate.files import Blobs, StoredFile
-from harness.replicate.inputs import decode_data_url
 from harness.replicate.settings import Settings
 
 _SDKS = ("replicate-python/", "replicate-javascript/", "_ModuleClient/Python", "_AsyncModuleClient/Python")
@@ -18,8 +21,9 @@ _SDKS = ("replicate-python/", "replicate-javascript/", "_ModuleClient/Python", "
 class Outputs:
     """Stores files of outputs and decides what a client sees of them."""
 
-    def __init__(self, blobs: Blobs, settings: Settings) -> None:
+    def __init__(self, blobs: Blobs, settings: Settings, received: Path | None = None) -> None:
         self._blobs = blobs
+        self._received = received  # where model servers on this machine put files
         self._settings = settings
 
     async def keep(self, value: Any, prediction_id: str) -> tuple[Any, list[StoredFile]]:  # noqa: ANN401
@@ -31,15 +35,9 @@ class Outputs:
 
         def stored(item: Any) -> Any:  # noqa: ANN401  # any JSON value
             match item:
-                case str() if item.startswith("data:"):
-                    data, media_type = decode_data_url(item)
+                case str() if self._is_file(item):
                     stem = f"out-{len(kept)}" if isinstance(value, list) else "out"
-                    contents = self._blobs.put(data)
-                    kept.append(
-                        files.named(
-                            contents, kind="output", stem=stem, content_type=media_type, prediction_id=prediction_id
-                        )
-                    )
+                    kept.append(self._store(item, stem, prediction_id))
                     return kept[-1].reference
                 case list():
                     return [stored(entry) for entry in item]
@@ -47,7 +45,21 @@ class Outputs:
                     return {key: stored(entry) for key, entry in item.items()}
             return item
 
-        return stored(value), kept
+        try:
+            return stored(value), kept
+        finally:
+            if self._received is not None:
+                shutil.rmtree(self._received / prediction_id, ignore_errors=True)
+
+    def _is_file(self, text: str) -> bool:
+        return text.startswith("data:") or (self._received is not None and text.startswith(self._received.as_uri()))
+
+    def _store(self, text: str, stem: str, prediction_id: str) -> StoredFile:
+        data, suffix = read_output(text, self._received)
+        media_type = mimetypes.guess_type(f"out{suffix}")[0]
+        contents = self._blobs.put(data)
+        named = files.named(contents, kind="output", stem=stem, content_type=media_type, prediction_id=prediction_id)
+        return named if "." in named.name else replace(named, name=stem + suffix)
 
     def inline_for(self, user_agent: str, *, waits: bool) -> bool:
         """Whether a prediction created so gives data URLs to its SDK, for as long as it exists."""

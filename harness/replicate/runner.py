@@ -7,43 +7,24 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
-from harness.errors import Crashed, HarnessError, PredictionFailed, SetupFailed, Unreachable
-from harness.model_server.answers import Outcome
+from harness.errors import Busy, Crashed, HarnessError, NotReady, PredictionFailed, SetupFailed, Unreachable
 from harness.replicate import ids
 from harness.replicate.catalogue import Served
 from harness.replicate.inputs import Inputs
 from harness.replicate.lifecycle import Lifecycle
+from harness.replicate.model_servers import Runs
 from harness.replicate.outputs import Outputs
 from harness.replicate.predictions import Prediction
 from harness.replicate.settings import Settings
 
 _log = logging.getLogger(__name__)
 _READY_S = 60.0  # how long one look at a starting model server lasts
-_STORE_AGAIN_S = 1.0
+_AGAIN_S = 1.0  # after which what failed is tried again
 _COLD_AFTER_S = 60.0  # of idleness, for --cold-boot
-
-
-class Runs(Protocol):
-    """A model server as the runner needs it: one slot."""
-
-    async def wait_ready(self, timeout_s: float) -> object:
-        """Return when predictions are taken; raises a ModelServerError when that does not come to be."""
-        ...
-
-    async def run(
-        self,
-        prediction_id: str,
-        input: dict[str, Any],
-        *,
-        on_logs: Callable[[str], None] | None = None,
-        timeout_s: float = 600.0,
-    ) -> Outcome:
-        """Run one prediction to its end; cancelling the task cancels the prediction."""
-        ...
 
 
 class Runner:
@@ -65,7 +46,7 @@ class Runner:
         self._served = served
         self._settings = settings
         self._turn = asyncio.Lock()  # its waiters are served in order
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Task[bool]] = {}
         self._cancelled: set[str] = set()
         self._broken: set[int] = set()  # slots whose model cannot be set up
         self._used = -float("inf")  # when a model server last ran something
@@ -87,21 +68,21 @@ class Runner:
         while True:
             try:
                 await server.wait_ready(_READY_S)
-                self._broken.discard(number)
-            except HarnessError as error:
+            except (HarnessError, TimeoutError) as error:
                 await self._not_ready(number, error)
                 continue
-            await self._see_through(server, await self._next())
+            self._broken.discard(number)
+            while await self._see_through(server, await self._next()):
+                pass
 
-    async def _not_ready(self, number: int, error: HarnessError) -> None:
+    async def _not_ready(self, number: int, error: Exception) -> None:
         """Wait for a model server that starts; when none can be set up, end what waits for one with the reason."""
         if isinstance(error, SetupFailed):
             self._broken.add(number)
         if len(self._broken) == len(self._servers):
-            prediction = await self._next()
-            await self._finish(prediction, "failed", error=str(error))
+            await self._finish(await self._next(), "failed", error=str(error))
         else:
-            await asyncio.sleep(1)
+            await asyncio.sleep(_AGAIN_S)
 
     async def _next(self) -> Prediction:
         async with self._turn:
@@ -120,8 +101,11 @@ class Runner:
             await asyncio.sleep(cold)
             self._used = time.monotonic()
 
-    async def _see_through(self, server: Runs, prediction: Prediction) -> None:
-        """Run a claimed prediction as a task of its own, which `cancel` can stop without stopping the slot."""
+    async def _see_through(self, server: Runs, prediction: Prediction) -> bool:
+        """Run a claimed prediction as a task of its own, which `cancel` can stop without stopping the slot.
+
+        Returns whether the model server is well afterwards.
+        """
         task = asyncio.create_task(self._attempt(server, prediction))
         self._running[prediction.id] = task
         if prediction.id in self._cancelled:
@@ -133,20 +117,27 @@ class Runner:
             del self._running[prediction.id]
             self._cancelled.discard(prediction.id)
             self._used = time.monotonic()
-        if task.cancelled():
-            await self._finish(prediction, "canceled")
+        if not task.cancelled():
+            return task.result()
+        await self._finish(prediction, "canceled")
+        return True
 
-    async def _attempt(self, server: Runs, prediction: Prediction) -> None:
+    async def _attempt(self, server: Runs, prediction: Prediction) -> bool:
         logs = _LogKeeper(self._lifecycle, prediction.id)
         try:
             self._refuse(prediction)
             await self._run(server, prediction, logs)
-        except (Crashed, Unreachable) as error:
+        except (Unreachable, NotReady, Busy):  # it never began
+            await self._lifecycle.requeue(prediction.id, lost=False)
+            return False
+        except Crashed as error:
             await logs.settled()
             await self._lost(prediction, error)
+            return False
         except Exception as error:  # whatever happens, the prediction must end and the slot go on
             await logs.settled()
             await self._finish(prediction, "failed", error=_reason(error))
+        return True
 
     def _refuse(self, prediction: Prediction) -> None:
         if prediction.kind == "training":
@@ -186,7 +177,7 @@ class Runner:
                 return
             except OperationalError as error:
                 _log.error("cannot store the end of prediction %s, trying again: %s", prediction.id, error.orig)
-                await asyncio.sleep(_STORE_AGAIN_S)
+                await asyncio.sleep(_AGAIN_S)
 
 
 def _reason(error: Exception) -> str:

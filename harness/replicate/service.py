@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from harness.replicate import catalogue, predictions, retention
@@ -17,11 +18,12 @@ from harness.replicate.files import Blobs
 from harness.replicate.inputs import Inputs
 from harness.replicate.intake import Intake
 from harness.replicate.lifecycle import Lifecycle
+from harness.replicate.model_servers import Runs
 from harness.replicate.outbox import Outbox
 from harness.replicate.outputs import Outputs
 from harness.replicate.predictions import Prediction
 from harness.replicate.rehearsals import RateLimit
-from harness.replicate.runner import Deadlines, Runner, Runs
+from harness.replicate.runner import Deadlines, Runner
 from harness.replicate.settings import Settings
 from harness.replicate.webhooks import WebhookSender, deliver_forever, signing_secret
 
@@ -29,8 +31,14 @@ from harness.replicate.webhooks import WebhookSender, deliver_forever, signing_s
 class Service:
     """One local Replicate without its HTTP side; `running` brings it to life."""
 
-    def __init__(self, settings: Settings, servers: Sequence[Runs], document: dict[str, Any]) -> None:
-        """Put the parts together; `document` is the OpenAPI document of the model behind `servers`."""
+    def __init__(
+        self, settings: Settings, servers: Sequence[Runs], document: dict[str, Any], received: Path | None = None
+    ) -> None:
+        """Put the parts together.
+
+        document: the OpenAPI document of the model behind `servers`.
+        received: the directory in which those on this machine leave output files, if they do.
+        """
         self.settings = settings
         self.served = Served.of(settings.model, settings.version_aliases, document)
         self.resolver = Resolver(self.served, strict=settings.strict)
@@ -42,7 +50,7 @@ class Service:
         rules = AddressRules.for_server(settings.host, settings.allow_private)
         self._rules = rules
         self.inputs = Inputs(self.database, self.blobs, rules, settings)
-        self.outputs = Outputs(self.blobs, settings)
+        self.outputs = Outputs(self.blobs, settings, received)
         self.intake = Intake(self.database, self.lifecycle, self.inputs, self.outputs, self.served, settings)
         self.runner = Runner(servers, self.lifecycle, self.inputs, self.outputs, self.served, settings)
         self.deadlines = Deadlines(self._expire)

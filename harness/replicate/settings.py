@@ -28,7 +28,7 @@ class Rehearsals:
     retention_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of one local Replicate; seconds and bytes."""
 
