@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 from urllib.parse import urljoin
 
 import httpx
 
 from harness.errors import FetchFailed
 from harness.replicate.addresses import AddressRules, CheckedTransport
+
+
+class Sink(Protocol):
+    """Where fetched bytes go, such as an open file."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next piece."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def sniff(head: bytes) -> FileType | None:
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
-async def fetch(url: str, into: BinaryIO, *, rules: AddressRules, limits: FetchLimits | None = None) -> int:
+async def fetch(url: str, into: Sink, *, rules: AddressRules, limits: FetchLimits | None = None) -> int:
     """Write the file at `url` to `into` and return its size in bytes.
 
     Raises FetchFailed (its message is for the caller, and holds no more of the URL than its host) and AddressRefused;
@@ -87,7 +95,7 @@ async def fetch(url: str, into: BinaryIO, *, rules: AddressRules, limits: FetchL
         raise FetchFailed(f"The input's URL cannot be fetched: {error or type(error).__name__}") from error
 
 
-async def _follow(client: httpx.AsyncClient, url: str, into: BinaryIO, limits: FetchLimits) -> int:
+async def _follow(client: httpx.AsyncClient, url: str, into: Sink, limits: FetchLimits) -> int:
     for _ in range(limits.redirects + 1):
         async with client.stream("GET", _checked(url), headers={"Accept-Encoding": "identity"}) as response:
             if not response.has_redirect_location:
@@ -105,7 +113,7 @@ def _checked(url: str) -> httpx.URL:
     return parsed
 
 
-async def _save(response: httpx.Response, into: BinaryIO, max_bytes: int) -> int:
+async def _save(response: httpx.Response, into: Sink, max_bytes: int) -> int:
     host = response.url.host
     if not response.is_success:
         raise FetchFailed(f"{host} answered {response.status_code} for the input's URL; expected the file itself.")
