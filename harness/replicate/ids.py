@@ -48,4 +48,4 @@ def encode_cursor(text: str) -> str:
 
 def decode_cursor(cursor: str) -> str:
     """Return what `encode_cursor` was given; ValueError for anything else."""
-    return base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
+    return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()

@@ -21,7 +21,7 @@ from harness.replicate.settings import MIB, Settings
 
 _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", re.ASCII)
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait(?:=(\d+))?(?:$|[,;\s])", re.ASCII)
-_STRICT_WAIT: Final = re.compile(r"wait(=([1-9]|[1-9][0-9]|60))?", re.ASCII)
+_STRICT_WAIT: Final = re.compile(r"wait(=([1-9]|[1-5][0-9]|60))?", re.ASCII)
 _SHORTEST_DEADLINE_S: Final = 5
 
 

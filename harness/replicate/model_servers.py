@@ -84,7 +84,7 @@ async def model_servers(behind: Plan | Sequence[str], data: Path) -> AsyncIterat
 
 def received(data: Path) -> Path:
     """Where model servers on this machine put their output files."""
-    return data / "received"
+    return data.resolve() / "received"
 
 
 async def model_document(servers: Sequence[Runs], data: Path) -> dict[str, Any]:

@@ -110,7 +110,10 @@ class Load:
 def test_everything_accepted_ends_once_and_is_announced(tmp_path: Path, receiver: Receiver) -> None:
     moments = random.Random(SEED)
     starts = tmp_path / "starts"
-    with InstantModelServer(delay_s=0.01, starts=starts) as model, LocalReplicate(tmp_path / "data", model.url) as local:
+    with (
+        InstantModelServer(delay_s=0.01, starts=starts) as model,
+        LocalReplicate(tmp_path / "data", model.url) as local,
+    ):
         with closing(Load(local.url, receiver.url)) as load:
             for _ in range(KILLS):
                 load.start(IN_FLIGHT)
