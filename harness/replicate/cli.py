@@ -7,7 +7,7 @@ import logging
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
@@ -20,6 +20,7 @@ from harness.image import TAG
 from harness.replicate.server import serve as run_server
 from harness.replicate.service import Service
 from harness.replicate.settings import Rehearsals, Settings
+from harness.replicate.tables import JsonValue
 from harness.service import Plan, choose_gpus, choose_runtime
 
 predictions = typer.Typer(help="What the local Replicate ran, and doing it again.", no_args_is_help=True)
@@ -175,7 +176,7 @@ def redeliver(message: str, url: Url = _URL, token: Token = _TOKEN) -> None:
     _print(_call("POST", f"/local/webhooks/{message}/redeliver", url, token))
 
 
-def _call(method: str, path: str, url: str, token: str) -> Any:  # noqa: ANN401  # JSON
+def _call(method: str, path: str, url: str, token: str) -> JsonValue:
     """Return the server's answer; raises UsageError with its reason when there is none or a refusal."""
     try:
         headers = {"Authorization": f"Bearer {token}"}

@@ -135,7 +135,9 @@ def _sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
-def named(contents: Contents, *, kind: str, stem: str, content_type: str | None = None, **more: Any) -> StoredFile:  # noqa: ANN401
+def named(
+    contents: Contents, *, kind: str, stem: str, content_type: str | None = None, prediction_id: str | None = None
+) -> StoredFile:
     """Describe contents as a file `stem` plus the suffix of the type that its first bytes tell."""
     seen = sniff(contents.head)
     media_type = seen.media_type if seen else content_type or "application/octet-stream"
@@ -149,7 +151,7 @@ def named(contents: Contents, *, kind: str, stem: str, content_type: str | None 
         md5=contents.md5,
         created_at=ids.now(),
         expires_at=ids.later(NEVER_S),
-        **more,
+        prediction_id=prediction_id,
     )
 
 

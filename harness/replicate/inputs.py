@@ -21,6 +21,7 @@ from harness.replicate.database import Database
 from harness.replicate.fetch import SNIFF_BYTES, FetchLimits, fetch, sniff
 from harness.replicate.files import Blobs, StoredFile
 from harness.replicate.settings import Settings
+from harness.replicate.tables import JsonValue
 from harness.replicate.views import FILE
 
 _DATA: Final = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?P<parameters>(?:;[^;,]*)*),", re.ASCII)
@@ -40,7 +41,7 @@ class Inputs:
         """Return the input with references in place of long data URLs, and the files behind them."""
         kept: list[StoredFile] = []
 
-        async def keep(text: str) -> Any:  # noqa: ANN401  # a reference, or the text
+        async def keep(text: str) -> JsonValue:
             if len(text) <= self._settings.inline_input or not text.startswith("data:"):
                 return text
             file = await asyncio.to_thread(self._keep_data_url, text, prediction_id)
@@ -61,7 +62,7 @@ class Inputs:
         """
         sizes: list[int] = []
 
-        async def send(item: Any) -> Any:  # noqa: ANN401  # any JSON value
+        async def send(item: JsonValue) -> JsonValue:
             found = await self._file(item)
             if found is None:
                 return item
@@ -75,7 +76,7 @@ class Inputs:
 
         return {name: await _mapped(item, send) if name in uris else item for name, item in value.items()}
 
-    async def _file(self, item: Any) -> tuple[bytes, str] | None:  # noqa: ANN401  # any JSON value
+    async def _file(self, item: JsonValue) -> tuple[bytes, str] | None:
         match item:
             case {"$file": {"sha256": str(sha256), "content_type": str(media_type)}}:
                 return await self._stored(sha256), media_type
@@ -107,7 +108,7 @@ class Inputs:
         return into.getvalue(), seen.media_type if seen else guessed or "application/octet-stream"
 
 
-async def _mapped(value: Any, change: Any) -> Any:  # noqa: ANN401  # any JSON value
+async def _mapped(value: JsonValue, change: JsonValue) -> JsonValue:
     """Return `value` with `change` applied to strings and file references, at any depth of lists."""
     if isinstance(value, list):
         return [await _mapped(item, change) for item in value]

@@ -15,6 +15,7 @@ from harness.replicate.database import Database
 from harness.replicate.outbox import Outbox
 from harness.replicate.predictions import Prediction
 from harness.replicate.settings import Settings
+from harness.replicate.tables import JsonValue
 
 
 class Lifecycle:
@@ -65,7 +66,7 @@ class Lifecycle:
         prediction_id: str,
         status: str,
         *,
-        output: Any = None,  # noqa: ANN401  # any JSON value
+        output: JsonValue = None,
         kept: Sequence[files.StoredFile] = (),
         error: str | None = None,
         logs: str | None = None,

@@ -8,12 +8,12 @@ import mimetypes
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from harness.model_server.files import read_output
 from harness.replicate import files
 from harness.replicate.files import Blobs, StoredFile
 from harness.replicate.settings import Settings
+from harness.replicate.tables import JsonValue
 
 _SDKS = ("replicate-python/", "replicate-javascript/", "_ModuleClient/Python", "_AsyncModuleClient/Python")
 
@@ -26,14 +26,14 @@ class Outputs:
         self._received = received  # where model servers on this machine put files
         self._settings = settings
 
-    async def keep(self, value: Any, prediction_id: str) -> tuple[Any, list[StoredFile]]:  # noqa: ANN401
+    async def keep(self, value: JsonValue, prediction_id: str) -> tuple[JsonValue, list[StoredFile]]:
         """Return an output with references in place of data URLs, and the files behind them, safe on the disk."""
         return await asyncio.to_thread(self._keep, value, prediction_id)
 
-    def _keep(self, value: Any, prediction_id: str) -> tuple[Any, list[StoredFile]]:  # noqa: ANN401
+    def _keep(self, value: JsonValue, prediction_id: str) -> tuple[JsonValue, list[StoredFile]]:
         kept: list[StoredFile] = []
 
-        def stored(item: Any) -> Any:  # noqa: ANN401  # any JSON value
+        def stored(item: JsonValue) -> JsonValue:
             match item:
                 case str() if self._is_file(item):
                     stem = f"out-{len(kept)}" if isinstance(value, list) else "out"
@@ -71,11 +71,11 @@ class Outputs:
         """Whether this reader of a prediction made with `inline` sees data URLs."""
         return inline and (self._settings.outputs == "data" or is_sdk(user_agent))
 
-    async def inline(self, value: Any) -> Any:  # noqa: ANN401  # any JSON value
+    async def inline(self, value: JsonValue) -> JsonValue:
         """Return a stored output with data URLs in place of references, except to large files."""
         return await asyncio.to_thread(self._inline, value)
 
-    def _inline(self, value: Any) -> Any:  # noqa: ANN401  # any JSON value
+    def _inline(self, value: JsonValue) -> JsonValue:
         match value:
             case {"$file": {"sha256": str(sha256), "content_type": str(media_type), "size": int(size)}}:
                 limit = self._settings.inline_output if self._settings.outputs == "auto" else size

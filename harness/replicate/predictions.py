@@ -14,7 +14,7 @@ from sqlalchemy import Connection, CursorResult, Row, bindparam, func, insert, s
 
 from harness.errors import Problem
 from harness.replicate import ids
-from harness.replicate.tables import models, predictions
+from harness.replicate.tables import JsonValue, models, predictions
 
 TERMINAL: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
 _LIVE: Final = ("starting", "processing")
@@ -187,7 +187,7 @@ def finish(
     prediction_id: str,
     status: str,
     *,
-    output: Any = None,  # noqa: ANN401  # any JSON value
+    output: JsonValue = None,
     error: str | None = None,
     logs: str | None = None,
     metrics: Mapping[str, Any] | None = None,

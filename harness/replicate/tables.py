@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, Table, Text, TextClause, text
+
+JsonValue = Any  # what a JSON column holds, at any depth
 
 metadata = MetaData()
 

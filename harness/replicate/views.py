@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from harness.replicate.predictions import Prediction
+from harness.replicate.tables import JsonValue
 
 Json = dict[str, Any]
 FILE = "$file"  # a stored value {"$file": {...}} stands for a file, see files.StoredFile.reference
@@ -17,7 +18,7 @@ def dumps(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def with_urls(value: Any, base_url: str) -> Any:  # noqa: ANN401  # any JSON value
+def with_urls(value: JsonValue, base_url: str) -> JsonValue:
     """Return `value` with references to files replaced by their capability URLs."""
     match value:
         case {"$file": {"id": str(file_id), "name": str(name)}}:

@@ -19,6 +19,7 @@ from harness.model_server.answers import Outcome
 from harness.replicate.app import create_app
 from harness.replicate.service import Service
 from harness.replicate.settings import GFPGAN_VERSIONS, Settings
+from harness.replicate.tables import JsonValue
 
 VERSION: Final = GFPGAN_VERSIONS[1]
 PNG: Final = b"\x89PNG\r\n\x1a\n" + b"not really a picture"
@@ -80,7 +81,7 @@ class Model:
         if on_logs:
             on_logs("looking\n")
         try:
-            while self.holds and not self.released.is_set():
+            while self.holds and not self.released.is_set():  # noqa: ASYNC110 - set in another thread
                 await asyncio.sleep(0.005)
         except asyncio.CancelledError:
             self.stopped.append(prediction_id)
@@ -93,23 +94,23 @@ class Replicate(httpx.Client):
 
     service: Service
 
-    def create(self, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+    def create(self, headers: dict[str, str] | None = None, **body: JsonValue) -> httpx.Response:
         """POST a prediction of the photo, with `body`'s members over the usual ones."""
         usual = {"version": VERSION, "input": {"img": PNG_URL}}
         return self.post("/v1/predictions", json=usual | body, headers=headers)
 
-    def prediction(self, prediction_id: str) -> Any:
+    def prediction(self, prediction_id: str) -> JsonValue:
         """A prediction as it is now."""
         return self.get(f"/v1/predictions/{prediction_id}").json()
 
-    def ended(self, prediction_id: str) -> Any:
+    def ended(self, prediction_id: str) -> JsonValue:
         """A prediction once it is terminal."""
         until(lambda: self.prediction(prediction_id)["completed_at"], 20)
         return self.prediction(prediction_id)
 
 
 @contextmanager
-def replicate(data: Path, *models: Model, **settings: Any) -> Iterator[Replicate]:
+def replicate(data: Path, *models: Model, **settings: JsonValue) -> Iterator[Replicate]:
     """Run a local Replicate in a thread for the block."""
     service = Service(Settings(data=data, **settings), models or [Model()], DOCUMENT)
     config = uvicorn.Config(create_app(service), port=0, log_config=None, timeout_graceful_shutdown=1)

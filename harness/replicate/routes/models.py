@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
@@ -181,7 +181,7 @@ async def delete_version(request: Request) -> Response:
     return Response(status_code=202)
 
 
-def _shown_deployment(request: Request, row: Any) -> views.Json:  # noqa: ANN401  # a row
+def _shown_deployment(request: Request, row: Row[Any]) -> views.Json:
     return catalogue.deployment_view(row, service_of(request).settings.username)
 
 

@@ -13,6 +13,7 @@ from harness.errors import Problem
 from harness.replicate import catalogue, ids, intake, predictions, validation, views
 from harness.replicate.catalogue import Target, not_found
 from harness.replicate.http import (
+    Handler,
     answer,
     base_url,
     cursor,
@@ -135,7 +136,7 @@ async def view(request: Request, prediction: Prediction) -> views.Json:
     return shown
 
 
-def _getter(kind: str) -> Any:  # noqa: ANN401  # a handler
+def _getter(kind: str) -> Handler:
     async def get(request: Request) -> Response:
         prediction = await service_of(request).lifecycle.get(request.path_params["id"], kind)
         if prediction is None:
@@ -145,7 +146,7 @@ def _getter(kind: str) -> Any:  # noqa: ANN401  # a handler
     return get
 
 
-def _canceller(kind: str) -> Any:  # noqa: ANN401  # a handler
+def _canceller(kind: str) -> Handler:
     async def cancel(request: Request) -> Response:
         prediction = await service_of(request).cancel(request.path_params["id"], kind)
         if prediction is None:
@@ -155,7 +156,7 @@ def _canceller(kind: str) -> Any:  # noqa: ANN401  # a handler
     return cancel
 
 
-def _lister(kind: str) -> Any:  # noqa: ANN401  # a handler
+def _lister(kind: str) -> Handler:
     async def list_all(request: Request) -> Response:
         if request.query_params.get("source") == "web":
             return answer(views.page([]))  # nothing is made on a website here

@@ -6,7 +6,6 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
@@ -18,6 +17,7 @@ from harness.replicate.catalogue import not_found
 from harness.replicate.http import base_url, resource, service_of
 from harness.replicate.predictions import Prediction
 from harness.replicate.service import Service
+from harness.replicate.tables import JsonValue
 
 _ID = 26  # characters of a prediction id, before the key
 
@@ -59,7 +59,7 @@ def _news(prediction: Prediction, sent: int, base: str) -> list[tuple[str, str]]
     return [*news, ("done", json.dumps({"reason": "canceled"}))]
 
 
-def _texts(output: Any, base: str) -> list[str]:  # noqa: ANN401  # any JSON value
+def _texts(output: JsonValue, base: str) -> list[str]:
     shown = views.with_urls(output, base)
     parts = shown if isinstance(shown, list) else [shown]
     return [part if isinstance(part, str) else json.dumps(part) for part in parts]

@@ -1,11 +1,10 @@
-"""What clients rely on and the specification does not say: prefixes, lenient bodies, waits, retries, hints, strictness."""
+"""What clients rely on and the specification does not say: prefixes, lenient bodies, waits, retries, hints."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +13,7 @@ from replicate_processes import until
 from sqlalchemy import Connection
 
 from harness.replicate.settings import Rehearsals
+from harness.replicate.tables import JsonValue
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_any_token_will_do_but_none_will_not(shared: Replicate, given: str, stat
 
 
 def test_a_fixed_token_is_the_only_one(tmp_path: Path) -> None:
-    with replicate(tmp_path, token="s3cret") as server:  # noqa: S106
+    with replicate(tmp_path, token="s3cret") as server:
         assert server.get("/v1/account").status_code == 401
         assert server.get("/v1/account", headers={"Authorization": "Token s3cret"}).status_code == 200
 
@@ -208,7 +208,7 @@ def test_lists_go_forth_and_back_through_every_row_once(tmp_path: Path) -> None:
 
 def test_lists_can_be_limited_in_time(tmp_path: Path) -> None:
     with replicate(tmp_path) as server:
-        first, second, third = (server.create().json() for _ in range(3))
+        _, second, third = (server.create().json() for _ in range(3))
         limits = {"created_after": second["created_at"], "created_before": third["created_at"]}
         assert [row["id"] for row in server.get("/v1/predictions", params=limits).json()["results"]] == [second["id"]]
         assert server.get("/v1/predictions", params={"source": "web"}).json()["results"] == []
@@ -237,7 +237,7 @@ def test_a_warning_cannot_break_the_header(shared: Replicate) -> None:
         lambda c: c.create(headers={"Authorization": "Bearer not-a-real-token"}),
     ],
 )
-def test_strict_refuses_what_the_service_would_refuse(tmp_path: Path, request_of: Any) -> None:
+def test_strict_refuses_what_the_service_would_refuse(tmp_path: Path, request_of: JsonValue) -> None:
     with replicate(tmp_path, strict=True) as server:
         assert 400 <= request_of(server).status_code < 500
         assert server.create().status_code == 201
@@ -254,7 +254,7 @@ def test_a_rehearsed_rate_limit_answers_as_the_service_does(tmp_path: Path) -> N
         assert server.get("/v1/predictions").status_code == 200
 
 
-def _pages(limit: int) -> Any:
+def _pages(limit: int) -> JsonValue:
     def change(connection: Connection) -> int:
         used: int = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count={used + limit}")

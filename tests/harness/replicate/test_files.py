@@ -8,7 +8,6 @@ import hmac
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -19,6 +18,7 @@ from replicate_processes import until
 
 from harness.replicate.inputs import decode_data_url
 from harness.replicate.settings import Rehearsals
+from harness.replicate.tables import JsonValue
 
 SDK = {"User-Agent": "replicate-python/1.0.7"}
 BIG = PNG + bytes(20_000)
@@ -30,13 +30,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicate]:
         yield server
 
 
-def upload(server: Replicate, **parts: Any) -> Any:
+def upload(server: Replicate, **parts: JsonValue) -> JsonValue:
     answer = server.post("/v1/files", files={"content": ("photo.png", PNG, "image/png")} | parts)
     assert answer.status_code == 201, answer.text
     return answer.json()
 
 
-def anonymous(url: str, **options: Any) -> httpx.Response:
+def anonymous(url: str, **options: JsonValue) -> httpx.Response:
     return httpx.get(url, trust_env=False, **options)
 
 
@@ -78,7 +78,7 @@ def test_a_name_from_outside_is_never_a_path(shared: Replicate) -> None:
         {"content": ("x", b"x"), "filename": (None, "n" * 256)},
     ],
 )
-def test_a_bad_upload_is_refused(shared: Replicate, parts: Any) -> None:
+def test_a_bad_upload_is_refused(shared: Replicate, parts: JsonValue) -> None:
     refused = shared.post("/v1/files", files=parts)
     assert refused.status_code in {400, 422}
     assert refused.headers["content-type"] == "application/problem+json"

