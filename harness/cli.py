@@ -1,23 +1,145 @@
-"""`harness ...`: thin, each area brings its own commands."""
+"""The command `harness`: each command a few lines over a module of plain functions."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from harness.errors import HarnessError
+from harness import doctor as doctor_module
+from harness import predicting, service, weights
+from harness.errors import HarnessError, PredictionFailed
+from harness.follow import follow
+from harness.image import TAG
+from harness.inputs import parse_pairs
 from harness.replicate import cli as replicate
+from harness.terminal import Progress
+from restoration.errors import RestorationError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command()(replicate.serve)
+app = typer.Typer(help="Run, try, check and ship a Cog model.", no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(weights.app, name="weights")
 app.add_typer(replicate.predictions, name="predictions")
 app.add_typer(replicate.webhooks, name="webhooks")
+app.command()(replicate.serve)
+
+
+@app.command()
+def up(
+    runtime: Annotated[str, typer.Option(help="auto, process or docker.")] = "auto",
+    image: Annotated[str, typer.Option(help="The image to run in Docker.")] = TAG,
+    gpus: Annotated[str | None, typer.Option(help="all, none, or indices like 0,1; default: all there are.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the first replica; 0 takes a free one.")] = 5000,
+    replicas: Annotated[int, typer.Option(min=1, help="How many model servers; the next ports are theirs.")] = 1,
+) -> None:
+    """Start the model and keep it running in the background; returns when it is ready."""
+    chosen, why = service.choose_runtime(runtime, image)
+    typer.echo(f"Runtime: {chosen} ({why})", err=True)
+    service.up(service.Plan(chosen, image, service.choose_gpus(gpus, chosen), port, replicas))
+    try:
+        with Progress("starting") as progress:
+            kept = service.wait_ready(on_news=progress.say)
+    except (KeyboardInterrupt, HarnessError):
+        service.down()
+        raise
+    for replica in kept.replicas:
+        typer.echo(replica.url)
+
+
+@app.command()
+def status() -> None:
+    """Show the model servers that are kept running."""
+    kept = service.current()
+    if kept is None:
+        typer.echo("No model server is up; start one: harness up.")
+        raise typer.Exit(1)
+    table = Table("server", "address", "state", "restarts", "last reason")
+    for replica in kept.replicas:
+        table.add_row(replica.name, replica.url, replica.phase, str(replica.restarts), replica.reason)
+    Console().print(table)
+    raise typer.Exit(0 if kept.ready else 1)
+
+
+@app.command()
+def logs(
+    keep_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more comes, until Ctrl-C.")] = False,
+) -> None:
+    """Print what the model servers and their supervisor wrote."""
+    for line in follow(service.logs(), keep_on=keep_on):
+        typer.echo(line)
+
+
+@app.command()
+def down() -> None:
+    """End the model servers that are kept running; a running prediction may finish first."""
+    typer.echo("Stopped." if service.down() else "No model server was up.")
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[str], typer.Option("--input", "-i", help="name=value, or name=@file.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: PHOTO-restored beside the photo.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="A model server; default: one that is up, else a new one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print status, output, error and metrics as JSON.")] = False,
+) -> None:
+    """Run the model once. Ctrl-C cancels the prediction."""
+    request = predicting.Request(parse_pairs(inputs), output)
+    try:
+        answer = asyncio.run(_predict(request, url))
+    except KeyboardInterrupt:
+        typer.echo("Cancelled.", err=True)
+        raise
+    if as_json:
+        typer.echo(json.dumps(asdict(answer)))
+    elif answer.status == "succeeded":
+        typer.echo(predicting.readable(answer.output))
+    if answer.status != "succeeded":
+        raise PredictionFailed(answer.error or f"The prediction was {answer.status}.")
+
+
+async def _predict(request: predicting.Request, url: str | None) -> predicting.Answer:
+    with Progress("starting the model") as progress:
+        async with predicting.model_server(url) as server:
+            progress.now("predicting")
+            began = time.monotonic()
+            answer = await predicting.predict(server, request, progress.logs)
+            if answer.status == "succeeded":
+                progress.say(predicting.summary(answer.metrics, time.monotonic() - began))
+            return answer
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is here of what the model needs, and what to do about the rest."""
+    marks = {"ok": "[green]ok      [/]", "missing": "[red]missing [/]", "optional": "[yellow]optional[/]"}
+    console, missing = Console(highlight=False, soft_wrap=True), False
+    for finding in doctor_module.examine():
+        console.print(f"{marks[finding.verdict]} {finding.subject}: ", end="")
+        console.print(finding.text, markup=False)
+        missing |= finding.verdict == "missing"
+    raise typer.Exit(1 if missing else 0)
 
 
 def main() -> None:
-    """Run the command line; what went wrong on purpose is one line on stderr."""
+    """Run the command line; whatever was raised on purpose becomes one line on stderr and exit code 1."""
     try:
         app()
-    except HarnessError as error:
-        sys.exit(f"{error.code}: {error}")
+    except (HarnessError, RestorationError) as error:
+        typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

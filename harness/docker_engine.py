@@ -85,8 +85,10 @@ def translated() -> Iterator[None]:
         ) from error
     except APIError as error:
         raise _refused(error) from error
-    except (DockerException, requests.RequestException) as error:
+    except requests.RequestException as error:
         raise _missing(error) from error
+    except DockerException as error:
+        raise DockerError(f"The Docker Engine could not do it: {' '.join(str(error).split())}") from error
 
 
 def gone(action: Callable[[], object]) -> None:

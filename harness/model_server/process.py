@@ -11,11 +11,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from harness.errors import SchemaError
+from harness.errors import Crashed, ModelServerError, SchemaError
 
 COG_SCRATCH: Final = Path("/tmp/coglet/predictions")  # noqa: S108 - coglet's own constant; it ignores TMPDIR
 SCHEMA: Final = Path(".cog/openapi_schema.json")
@@ -69,11 +70,12 @@ class ServerProcess:
         """Start the server; returns before it is ready.
 
         Raises:
+            ModelServerError: the port is taken.
             SchemaError: the predictor is not there, cannot be imported, or cannot be described.
         """
         await self.stop()
         await self._write_schema()
-        self._port_now = self.port or _free_port()
+        self._port_now = _free_port(self.port)
         self.temporary = Path(tempfile.mkdtemp(prefix="model-server-"))
         self._spawn()
 
@@ -90,6 +92,14 @@ class ServerProcess:
         """Return whether the server process runs."""
         return self._child is not None and self._child.poll() is None
 
+    async def diagnosis(self) -> ModelServerError | None:
+        """Say how the server's process ended by itself; of a worker's death only Cog knows, not the reason."""
+        code = self._child.poll() if self._child else None
+        if code is None:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return Crashed(f"{self.name} {how}; its log is {self.logs}.")
+
     async def discard(self, prediction_id: str) -> None:
         """Remove what Cog left of a finished prediction; it never does so itself."""
         await asyncio.to_thread(shutil.rmtree, COG_SCRATCH / prediction_id, ignore_errors=True)
@@ -99,8 +109,19 @@ class ServerProcess:
 
         In a process of its own, because describing a predictor imports it.
         """
+        new = self.root / SCHEMA.with_suffix(f".{uuid.uuid4().hex}")  # replicas start at the same time
         writer = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "harness.schema", "--predictor", self.predictor, "--root", str(self.root)),
+            *(
+                sys.executable,
+                "-m",
+                "harness.schema",
+                "--predictor",
+                self.predictor,
+                "--root",
+                str(self.root),
+                "-o",
+                new,
+            ),
             env=os.environ
             | {"PYTHONPATH": f"{_HARNESS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
             | self.environment,
@@ -180,8 +201,13 @@ async def _bounded(child: asyncio.subprocess.Process, timeout_s: float) -> tuple
             await child.wait()
 
 
-def _free_port() -> int:
+def _free_port(wish: int) -> int:
+    """Return `wish` if nobody listens there, and any free port for 0. Raises ModelServerError."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+        try:
+            probe.bind(("127.0.0.1", wish))
+        except OSError as error:
+            raise ModelServerError(f"Port {wish} is taken by another program; choose another one.") from error
         port: int = probe.getsockname()[1]
         return port

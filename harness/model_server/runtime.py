@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from harness.errors import HarnessError
+
 
 class Runtime(Protocol):
     """One model server that can be started, watched and stopped again and again."""
@@ -29,10 +31,17 @@ class Runtime(Protocol):
         """
 
     async def stop(self) -> None:
-        """End it, its worker included, within a bounded time; harmless when it has ended already."""
+        """End it, its worker included, within a bounded time; harmless when it has ended already.
+
+        Raises:
+            HarnessError: whatever runs it refused.
+        """
 
     async def alive(self) -> bool:
-        """Return whether its server process exists; a READY server is more than that."""
+        """Return whether its server process exists; a READY server is more than that. Raises HarnessError."""
+
+    async def diagnosis(self) -> HarnessError | None:
+        """Say why the server, or the worker in it, died, as far as this place to run it knows; else None."""
 
     async def discard(self, prediction_id: str) -> None:
         """Remove the scratch files that Cog keeps of a finished prediction; harmless when there are none."""

@@ -70,6 +70,7 @@ class Supervisor:
     async def __aenter__(self) -> Self:
         self._server = asyncio.get_running_loop().create_future()
         self._keeper = asyncio.create_task(self._keep())
+        self._keeper.add_done_callback(self._keeper_ended)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -80,7 +81,7 @@ class Supervisor:
         if not self._server.done():
             self._server.set_exception(NotReady("The model server has been stopped."))
             self._server.exception()
-        await self.runtime.stop()
+        await self._stop_quietly()
         self._now(phase="stopped")
 
     async def ready(self) -> ModelServer:
@@ -117,8 +118,9 @@ class Supervisor:
                 except Unreachable as error:  # it never began, so it can wait for the next server
                     self._report(server, error)
                 except Crashed as error:
+                    explained = await self._explained(error)
                     self._report(server, error)
-                    raise
+                    raise explained from error
                 finally:
                     self._now(running=None)
                     self._tidying = asyncio.create_task(self._tidy(server, prediction_id))
@@ -153,14 +155,13 @@ class Supervisor:
         """Start the server, watch it, start it again: until cancelled or given up."""
         while True:
             error = await self._one_life()
+            await self._stop_quietly()
             self._failures += 1
             if self._failures >= self.patience.failures_in_a_row:
-                await self.runtime.stop()
                 self._give_up(error)
                 return
             self._now(phase="restarting", restarts=self.state.restarts + 1, reason=str(error))
             _log.warning("%s: %s Restarting.", self.runtime.name, error)
-            await self.runtime.stop()
             await asyncio.sleep(self._pause_s())
 
     async def _one_life(self) -> HarnessError:
@@ -173,12 +174,30 @@ class Supervisor:
                 await self._set_up(server)
                 self._server.set_result(server)
                 self._now(phase="ready", reason="")
-                return await self._watch(server)
+                return await self._explained(await self._watch(server))
         except HarnessError as error:
             return error
+        except OSError as error:  # no memory for a process, a full disk
+            return ModelServerError(f"The model server cannot be started: {error}.")
         finally:
             if self._server.done():
                 self._server = asyncio.get_running_loop().create_future()
+
+    async def _explained(self, error: HarnessError) -> HarnessError:
+        """Add to a crash what only the runtime knows, such as memory that ran out."""
+        if not isinstance(error, Crashed):
+            return error
+        try:
+            why = await self.runtime.diagnosis()
+        except HarnessError as silent:
+            why = silent
+        return Crashed(f"{error} {why}") if why else error
+
+    async def _stop_quietly(self) -> None:
+        try:
+            await self.runtime.stop()
+        except HarnessError as error:
+            _log.warning("%s cannot be stopped: %s", self.runtime.name, error)
 
     async def _set_up(self, server: ModelServer) -> None:
         """Wait for READY, and no longer than its process lives."""
@@ -187,7 +206,7 @@ class Supervisor:
             while not waiting.done():
                 await asyncio.wait([waiting], timeout=0.5)
                 if not waiting.done() and not await self.runtime.alive():
-                    raise Crashed(f"{self.runtime.name} ended during setup; its log is {self.runtime.logs}.")
+                    raise await self._explained(Crashed("The model server ended during setup."))
             await waiting
         finally:
             waiting.cancel()
@@ -218,11 +237,11 @@ class Supervisor:
 
     async def _look(self, server: ModelServer) -> HarnessError | None:
         """Return what is wrong right now: `Crashed` is for good, anything else may pass."""
-        if not await self.runtime.alive():
-            return Crashed(f"{self.runtime.name} ended; its log is {self.runtime.logs}.")
         try:
+            if not await self.runtime.alive():
+                return Crashed("The model server ended.")
             health = await server.health()
-        except ModelServerError as error:
+        except HarnessError as error:
             return error
         if health.worker_gone:
             return Crashed("The model server's worker died.")
@@ -231,12 +250,21 @@ class Supervisor:
         return None
 
     def _give_up(self, error: HarnessError) -> None:
-        final = type(error)(f"The model server failed {self._failures} times in a row and was given up: {error}")
+        final = type(error)(
+            f"The model server failed {self._failures} times in a row and was given up: {error} "
+            f"Its log is {self.runtime.logs}."
+        )
         final.add_note(f"Last lines of {self.runtime.logs}:\n{last_lines(self.runtime.logs)}")
         self._now(phase="failed", reason=str(error))
         _log.error("%s", final)
         self._server.set_exception(final)
         self._server.exception()  # nobody may be waiting yet
+
+    def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
+        """Let nobody wait for ever if the keeper itself is broken."""
+        if not keeper.cancelled() and (error := keeper.exception()) is not None and not self._server.done():
+            self._now(phase="failed", reason=repr(error))
+            self._server.set_exception(error)
 
     def _pause_s(self) -> float:
         return min(self.patience.first_pause_s * 2.0 ** (self._failures - 1), self.patience.longest_pause_s)

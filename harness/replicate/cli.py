@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.errors import UsageError
-from harness.replicate.model_servers import Behind
+from harness.image import TAG
 from harness.replicate.server import serve as run_server
 from harness.replicate.service import Service
 from harness.replicate.settings import Rehearsals, Settings
+from harness.service import Plan, choose_gpus, choose_runtime
 
 predictions = typer.Typer(help="What the local Replicate ran, and doing it again.", no_args_is_help=True)
 webhooks = typer.Typer(help="What the local Replicate told its callers, and telling it again.", no_args_is_help=True)
@@ -48,8 +49,10 @@ def serve(
     public_url: Annotated[str | None, typer.Option(help="Origin that clients reach this server under.")] = None,
     model: Annotated[str, typer.Option(help="Name to serve the model as, OWNER/NAME.")] = Settings.model,
     model_server: Annotated[list[str] | None, typer.Option(help="URL of a running model server; repeatable.")] = None,
-    image: Annotated[str | None, typer.Option(help="Run the model server from this image.")] = None,
-    gpu: Annotated[list[int] | None, typer.Option(help="One model server on this GPU; repeatable.")] = None,
+    runtime: Annotated[str, typer.Option(help="Of model servers to start: auto, process or docker.")] = "auto",
+    image: Annotated[str, typer.Option(help="The image to run in Docker.")] = TAG,
+    gpus: Annotated[str | None, typer.Option(help="all, none, or indices like 0,1; default: all there are.")] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="How many model servers to start.")] = 1,
     outputs: Annotated[OutputMode, typer.Option(help="Files in outputs as URLs or data URLs.")] = OutputMode.auto,
     strict: Annotated[bool, typer.Option(help="Refuse what the hosted service would refuse.")] = False,
     max_queued: Annotated[int, typer.Option(help="Predictions that may wait.")] = Settings.max_queued,
@@ -79,11 +82,17 @@ def serve(
         rehearsals=rehearsals,
         **({} if data is None else {"data": data}),  # type: ignore[arg-type]  # a Path
     )
-    behind = Behind(urls=tuple(model_server or ()), image=image, gpus=tuple(gpu or ()))
+    behind = model_server or _plan(runtime, image, gpus, replicas)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     uvloop.run(run_server(settings, behind, lambda service: typer.echo(banner(service))))
+
+
+def _plan(wish: str, image: str, gpus: str | None, replicas: int) -> Plan:
+    runtime, why = choose_runtime(wish, image)
+    typer.echo(f"Runtime: {runtime} ({why})", err=True)
+    return Plan(runtime, image, choose_gpus(gpus, runtime), replicas=replicas)
 
 
 def seconds(duration: str) -> float:

@@ -6,16 +6,16 @@ WAL with synchronous=FULL: what `write` returned for is on the disk. Only one pr
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import queue
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
+from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -42,7 +42,7 @@ class Database:
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._writer = _engine(path, "BEGIN IMMEDIATE", pool_size=1)
         self._readers = _engine(path, "BEGIN", pool_size=4)
-        self._lock: IO[str] | None = None
+        self._lock: FileLock | None = None
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -61,7 +61,7 @@ class Database:
         self._writer.dispose()
         self._readers.dispose()
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     async def read(self, job: Job[T]) -> T:
         """Return what `job` makes of one consistent snapshot of the store."""
@@ -167,13 +167,12 @@ def _engine(path: Path, begin: str, *, pool_size: int) -> Engine:
     return engine
 
 
-def _lock(path: Path) -> IO[str]:
-    handle = path.open("w")
+def _lock(path: Path) -> FileLock:
+    lock = FileLock(path, blocking=False, thread_local=False)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.close()
+        lock.acquire()
+    except Timeout as error:
         raise StoreInUse(
             f"The store {path.parent} belongs to a running local Replicate: stop that one, or choose another --data."
         ) from error
-    return handle
+    return lock

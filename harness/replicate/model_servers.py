@@ -7,17 +7,15 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from harness.errors import HarnessError, ModelServerError, SetupFailed
 from harness.model_server.client import ModelServer, Outcome
-from harness.model_server.container import ServerContainer
 from harness.model_server.process import ServerProcess
 from harness.model_server.receiver import Receiver
-from harness.model_server.runtime import Runtime
 from harness.model_server.supervisor import Supervisor
+from harness.service import Plan, runtimes
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 2.0  # with a model that starts, when its schema is known from the last time
@@ -66,48 +64,27 @@ class Supervised:
         return await (await self._supervisor.ready()).schema()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Behind:
-    """What to put behind the API: servers at `urls`; or new ones, containers of `image` or processes in `root`.
-
-    gpus: one new server for each of these CUDA device numbers; empty for one server that sees what there is.
-    """
-
-    urls: tuple[str, ...] = ()
-    image: str | None = None
-    root: Path = Path(".")
-    gpus: tuple[int, ...] = ()
-
-
 @asynccontextmanager
-async def model_servers(behind: Behind, data: Path) -> AsyncIterator[list[Runs]]:
-    """Connect to the model servers, or start them, for the block; `data` keeps their logs and what they send."""
+async def model_servers(behind: Plan | Sequence[str], data: Path) -> AsyncIterator[list[Runs]]:
+    """Start the model servers of a plan for the block, or connect to those that run at these URLs already.
+
+    data: the directory for their logs and what they send.
+    """
     async with AsyncExitStack() as stack:
-        if behind.urls:
-            yield [await stack.enter_async_context(ModelServer(url)) for url in behind.urls]
+        if not isinstance(behind, Plan):
+            yield [await stack.enter_async_context(ModelServer(url)) for url in behind]
             return
-        receiver = None if behind.image else await stack.enter_async_context(Receiver(received(data)))
-        runtimes = _runtimes(behind, data, receiver)
-        supervisors = [Supervisor(runtime, receiver=receiver) for runtime in runtimes]
+        receiver = await stack.enter_async_context(Receiver(received(data))) if behind.runtime == "process" else None
+        supervisors = [Supervisor(runtime, receiver=receiver) for runtime in runtimes(behind, data)]
+        for runtime in (supervisor.runtime for supervisor in supervisors):
+            if receiver is not None and isinstance(runtime, ServerProcess):
+                runtime.upload_url = receiver.upload_url
         yield [Supervised(await stack.enter_async_context(supervisor)) for supervisor in supervisors]
 
 
 def received(data: Path) -> Path:
     """Where model servers on this machine put their output files."""
     return data / "received"
-
-
-def _runtimes(behind: Behind, data: Path, receiver: Receiver | None) -> list[Runtime]:
-    runtimes: list[Runtime] = []
-    for gpu in behind.gpus or (None,):
-        logs = data / f"model-server-{gpu or 0}.log"
-        environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
-        if behind.image:
-            runtimes.append(ServerContainer(behind.image, logs, gpus="none" if gpu is None else (gpu,)))
-        else:
-            url = receiver.upload_url if receiver else None
-            runtimes.append(ServerProcess(behind.root, logs, environment=environment, upload_url=url))
-    return runtimes
 
 
 async def model_document(servers: Sequence[Runs], data: Path) -> dict[str, Any]:

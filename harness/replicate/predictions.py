@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Update, func, insert, select, update
+from sqlalchemy import Connection, CursorResult, Row, bindparam, func, insert, select, update
 
 from harness.errors import Problem
 from harness.replicate import ids
@@ -59,7 +59,8 @@ class Prediction:
         return self.status in TERMINAL
 
 
-_COLUMNS = [predictions.c[field.name] for field in fields(Prediction)]
+_NAMES = [field.name for field in fields(Prediction)]
+_COLUMNS = [predictions.c[name] for name in _NAMES]
 
 
 def _from(row: Row[Any]) -> Prediction:
@@ -77,29 +78,61 @@ class Page:
     created_before: str | None = None
 
 
+# Statements are built once: building one costs more than running it.
+_INSERT = insert(predictions)
+_NTH_QUEUED = (
+    select(_table.number).where(_table.status == "starting").order_by(_table.number).offset(bindparam("n")).limit(1)
+)
+_COUNT_RUN = (
+    update(models)
+    .where(models.c.owner + "/" + models.c.name == bindparam("model"))
+    .values(run_count=models.c.run_count + 1)
+)
+_GET = select(*_COLUMNS).where(_table.id == bindparam("id"), _table.kind == bindparam("kind"))
+_LIVE_ROW = (_table.id == bindparam("row_id"), _table.status.in_(_LIVE))
+_RUNNING_ROW = (_table.id == bindparam("row_id"), _table.status == "processing")
+_CLAIM = (
+    update(predictions)
+    .where(_table.number == select(func.min(_table.number)).where(_table.status == "starting").scalar_subquery())
+    .values(status="processing", started_at=bindparam("now"), attempts=_table.attempts + 1)
+    .returning(*_COLUMNS)
+)
+_ADD_LOGS = (
+    update(predictions)
+    .where(*_RUNNING_ROW)
+    .values(logs=func.substr(_table.logs + bindparam("piece"), 1, bindparam("limit")))
+    .returning(*_COLUMNS)
+)
+_TIMES = select(_table.created_at, _table.started_at, _table.logs).where(*_LIVE_ROW)
+_ENDING = ("status", "output", "error", "logs", "completed_at", "metrics")
+_FINISH = (
+    update(predictions)
+    .where(*_LIVE_ROW)
+    .values({name: bindparam(f"new_{name}", type_=_table[name].type) for name in _ENDING})
+    .returning(*_COLUMNS)
+)
+_REQUEUE = (
+    update(predictions)
+    .where(*_RUNNING_ROW)
+    .values(status="starting", started_at=None, logs="", losses=_table.losses + bindparam("lost"))
+    .returning(*_COLUMNS)
+)
+
+
 def accept(connection: Connection, prediction: Prediction, max_queued: int) -> Prediction:
     """Store a new prediction as the last of the queue; raises Problem 503 when the queue is full."""
-    if _queue_is_full(connection, max_queued):
+    if connection.execute(_NTH_QUEUED, {"n": max_queued - 1}).first() is not None:
         detail = f"The queue already holds {max_queued} predictions; try again later, or raise --max-queued."
         raise Problem(503, detail, title="Queue full", headers={"Retry-After": "5"})
-    values = {field.name: getattr(prediction, field.name) for field in fields(Prediction) if field.name != "number"}
-    row = connection.execute(insert(predictions).values(values).returning(*_COLUMNS)).one()
-    owner, name = prediction.model.split("/", 1)
-    connection.execute(
-        update(models).where(models.c.owner == owner, models.c.name == name).values(run_count=models.c.run_count + 1)
-    )
-    return _from(row)
-
-
-def _queue_is_full(connection: Connection, bound: int) -> bool:
-    queued = select(_table.number).where(_table.status == "starting").order_by(_table.number)
-    return connection.execute(queued.offset(bound - 1).limit(1)).first() is not None
+    values = {name: getattr(prediction, name) for name in _NAMES if name != "number"}
+    connection.execute(_INSERT, values)
+    connection.execute(_COUNT_RUN, {"model": prediction.model})
+    return prediction
 
 
 def get(connection: Connection, prediction_id: str, kind: str = "prediction") -> Prediction | None:
     """Return one row, or None."""
-    row = connection.execute(select(*_COLUMNS).where(_table.id == prediction_id, _table.kind == kind)).first()
-    return None if row is None else _from(row)
+    return _one(connection.execute(_GET, {"id": prediction_id, "kind": kind}))
 
 
 def joined(connection: Connection, fingerprint: str, since: str) -> Prediction | None:
@@ -128,15 +161,12 @@ def page(connection: Connection, kind: str, wanted: Page) -> tuple[list[Predicti
 
 def claim(connection: Connection) -> Prediction | None:
     """Take the oldest queued prediction to run it, or None when nothing waits."""
-    oldest = select(func.min(_table.number)).where(_table.status == "starting").scalar_subquery()
-    change = update(predictions).where(_table.number == oldest)
-    return _one(connection, change.values(status="processing", started_at=ids.now(), attempts=_table.attempts + 1))
+    return _one(connection.execute(_CLAIM, {"now": ids.now()}))
 
 
 def add_logs(connection: Connection, prediction_id: str, piece: str, limit: int) -> Prediction | None:
     """Append to the logs of a running prediction, up to `limit` characters in all."""
-    change = update(predictions).where(_table.id == prediction_id, _table.status == "processing")
-    return _one(connection, change.values(logs=func.substr(_table.logs + piece, 1, limit)))
+    return _one(connection.execute(_ADD_LOGS, {"row_id": prediction_id, "piece": piece, "limit": limit}))
 
 
 def request_cancel(connection: Connection, prediction_id: str, kind: str, queued_end: str) -> Prediction | None:
@@ -163,20 +193,20 @@ def finish(
     metrics: Mapping[str, Any] | None = None,
 ) -> Prediction | None:
     """Move a live prediction to a terminal state; None when it has ended before. `logs` replace, None keeps them."""
-    live = (_table.id == prediction_id, _table.status.in_(_LIVE))
-    row = connection.execute(select(_table.created_at, _table.started_at, _table.logs).where(*live)).first()
+    row = connection.execute(_TIMES, {"row_id": prediction_id}).first()
     if row is None:
         return None
     ended = ids.now()
-    values = {
-        "status": status,
-        "output": output,
-        "error": error,
-        "logs": row.logs if logs is None else logs,
-        "completed_at": ended,
-        "metrics": _metrics(metrics or {}, row.created_at, row.started_at, ended),
+    ending = {
+        "row_id": prediction_id,
+        "new_status": status,
+        "new_output": output,
+        "new_error": error,
+        "new_logs": row.logs if logs is None else logs,
+        "new_completed_at": ended,
+        "new_metrics": _metrics(metrics or {}, row.created_at, row.started_at, ended),
     }
-    return _one(connection, update(predictions).where(*live).values(values))
+    return _one(connection.execute(_FINISH, ending))
 
 
 def _metrics(measured: Mapping[str, Any], created: str, started: str | None, ended: str) -> dict[str, Any]:
@@ -188,14 +218,12 @@ def _metrics(measured: Mapping[str, Any], created: str, started: str | None, end
 
 def requeue(connection: Connection, prediction_id: str, *, lost: bool) -> Prediction | None:
     """Put a running prediction back to its old place in the queue; `lost` counts a model server lost under it."""
-    change = update(predictions).where(_table.id == prediction_id, _table.status == "processing")
-    values = {"status": "starting", "started_at": None, "logs": "", "losses": _table.losses + int(lost)}
-    return _one(connection, change.values(values))
+    return _one(connection.execute(_REQUEUE, {"row_id": prediction_id, "lost": int(lost)}))
 
 
 def waiting(connection: Connection) -> bool:
     """Return whether anything is queued."""
-    return _queue_is_full(connection, 1)
+    return connection.execute(_NTH_QUEUED, {"n": 0}).first() is not None
 
 
 def interrupted(connection: Connection) -> list[Prediction]:
@@ -217,6 +245,6 @@ def remove_data(connection: Connection, completed_before: str) -> list[str]:
     return list(connection.execute(change.returning(_table.id)).scalars())
 
 
-def _one(connection: Connection, change: Update) -> Prediction | None:
-    row = connection.execute(change.returning(*_COLUMNS)).first()
+def _one(result: CursorResult[Any]) -> Prediction | None:
+    row = result.first()
     return None if row is None else _from(row)

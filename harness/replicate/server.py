@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
 
 from harness.errors import UsageError
 from harness.replicate.app import create_app
-from harness.replicate.model_servers import Behind, model_document, model_servers, received
+from harness.replicate.model_servers import model_document, model_servers, received
 from harness.replicate.service import Service
 from harness.replicate.settings import Settings
+from harness.service import Plan
 
 
-async def serve(settings: Settings, behind: Behind, on_ready: Callable[[Service], None]) -> None:
-    """Serve until SIGINT or SIGTERM; calls `on_ready` once requests are taken. Raises HarnessError for a bad start."""
+async def serve(settings: Settings, behind: Plan | Sequence[str], on_ready: Callable[[Service], None]) -> None:
+    """Serve what is `behind` (see `model_servers`) until SIGINT or SIGTERM; calls `on_ready` once requests are taken.
+
+    Raises:
+        HarnessError: the model cannot be set up, the store is in use, or the port is.
+    """
     settings.data.mkdir(parents=True, exist_ok=True)
     async with model_servers(behind, settings.data) as servers:
         document = await model_document(servers, settings.data)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from platformdirs import user_data_path
+from harness.service import HOME
 
 GFPGAN_VERSIONS = (
     "0fbacf7afc6c144e5be9767cff80f25aff23e52b0708f17e20f9879b2f21516c",
@@ -32,7 +32,7 @@ class Rehearsals:
 class Settings:
     """Settings of one local Replicate; seconds and bytes."""
 
-    data: Path = field(default_factory=lambda: user_data_path("gfpgan-cog") / "replicate")
+    data: Path = HOME / "replicate"
     host: str = "127.0.0.1"
     port: int = 8000
     public_url: str | None = None  # origin for the URLs in answers, where it differs from the request's Host

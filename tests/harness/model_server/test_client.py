@@ -32,7 +32,7 @@ async def test_a_prediction_returns_output_logs_and_metrics(server: ModelServer)
     assert (outcome.status, outcome.output, outcome.error) == ("succeeded", PHOTO_URL, None)
     assert outcome.logs == "step 0\nstep 1\n"
     assert outcome.metrics["faces_found"] == 1
-    assert outcome.metrics["timing"] == {"echo": 0.5}
+    assert outcome.metrics["seconds"] == {"echo": 0.5}
 
 
 async def test_500_back_to_back_predictions_show_no_409(server: ModelServer) -> None:

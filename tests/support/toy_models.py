@@ -15,8 +15,9 @@ import anyio
 
 from harness.model_server.process import ServerProcess
 
+TOYS = Path(__file__).resolve().parents[1] / "toys"
 PHOTO = b"not really a photo"
-PHOTO_URL = f"data:image/png;base64,{base64.b64encode(PHOTO).decode()}"
+PHOTO_URL = f"data:image/jpeg;base64,{base64.b64encode(PHOTO).decode()}"
 
 
 @dataclass
@@ -38,7 +39,7 @@ ToyMaker = Callable[..., Toy]
 def make_toy(name: str, directory: Path, **options: Any) -> Toy:  # noqa: ANN401 - ServerProcess's own
     """Copy a toy into `directory` and describe the process that serves it."""
     root, marks = directory / name, directory / "marks"
-    shutil.copytree(Path(__file__).parent / name, root)
+    shutil.copytree(TOYS / name, root)
     marks.mkdir()
     environment = {"TOY_MARKS": str(marks)} | options.pop("environment", {})
     options.setdefault("stop_timeout_s", 3)
