@@ -167,6 +167,7 @@ def errors_are_problems(context: schemathesis.CheckContext, response: schemathes
     assert isinstance(body["detail"], str)
     assert body["status"] == response.status_code
 
+
 KNOWN = {
     "model_owner": ["tencentarc"],
     "model_name": ["gfpgan"],
