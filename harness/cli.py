@@ -14,11 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import doctor as doctor_module
 from harness import predicting, service, weights
 from harness.errors import HarnessError, PredictionFailed
 from harness.follow import follow
-from harness.image import TAG
 from harness.inputs import parse_pairs
 from harness.replicate import cli as replicate
 from harness.terminal import Progress
@@ -34,15 +32,17 @@ app.command()(replicate.serve)
 @app.command()
 def up(
     runtime: Annotated[str, typer.Option(help="auto, process or docker.")] = "auto",
-    image: Annotated[str, typer.Option(help="The image to run in Docker.")] = TAG,
+    image: Annotated[str | None, typer.Option(help="The image to run in Docker; default: the one made here.")] = None,
     gpus: Annotated[str | None, typer.Option(help="all, none, or indices like 0,1; default: all there are.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the first replica; 0 takes a free one.")] = 5000,
     replicas: Annotated[int, typer.Option(min=1, help="How many model servers; the next ports are theirs.")] = 1,
 ) -> None:
     """Start the model and keep it running in the background; returns when it is ready."""
-    chosen, why = service.choose_runtime(runtime, image)
-    typer.echo(f"Runtime: {chosen} ({why})", err=True)
-    service.up(service.Plan(chosen, image, service.choose_gpus(gpus, chosen), port, replicas))
+    from harness.plans import make_plan  # imports docker and cog, which the other commands need not wait for
+
+    plan, why = make_plan(runtime, image, gpus, port, replicas)
+    typer.echo(f"Runtime: {plan.runtime} ({why})", err=True)
+    service.up(plan)
     try:
         with Progress("starting") as progress:
             kept = service.wait_ready(on_news=progress.say)
@@ -120,9 +120,11 @@ async def _predict(request: predicting.Request, url: str | None) -> predicting.A
 @app.command()
 def doctor() -> None:
     """Say what is here of what the model needs, and what to do about the rest."""
+    from harness.doctor import examine  # as in `up`
+
     marks = {"ok": "[green]ok      [/]", "missing": "[red]missing [/]", "optional": "[yellow]optional[/]"}
     console, missing = Console(highlight=False, soft_wrap=True), False
-    for finding in doctor_module.examine():
+    for finding in examine():
         console.print(f"{marks[finding.verdict]} {finding.subject}: ", end="")
         console.print(finding.text, markup=False)
         missing |= finding.verdict == "missing"

@@ -15,7 +15,8 @@ from pathlib import Path
 from filelock import Timeout
 
 from harness.model_server.supervisor import Patience, Supervisor
-from harness.service import Plan, Replica, Service, lock, runtimes, write
+from harness.plans import runtimes
+from harness.service import Plan, Replica, Service, lock, write
 
 PATIENCE = Patience(failures_in_a_row=3)
 LOOK_EVERY_S = 0.1

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import docker
-import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from harness.errors import DockerError, EngineMissing, GpuMissing, ImageMissing, PortTaken
@@ -59,7 +58,7 @@ def connect() -> docker.DockerClient:
     try:
         _knock(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
         return docker.from_env(timeout=GIVE_UP_AFTER_S)
-    except (OSError, DockerException) as error:  # requests' errors are OSErrors
+    except (OSError, DockerException) as error:  # requests' errors too
         raise _missing(error) from error
 
 
@@ -85,7 +84,7 @@ def translated() -> Iterator[None]:
         ) from error
     except APIError as error:
         raise _refused(error) from error
-    except requests.RequestException as error:
+    except OSError as error:  # requests' errors too
         raise _missing(error) from error
     except DockerException as error:
         raise DockerError(f"The Docker Engine could not do it: {' '.join(str(error).split())}") from error

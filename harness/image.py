@@ -5,13 +5,11 @@ Both give /src, port 5000, Cog's server, the document it validates by, and the `
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,8 +20,8 @@ import yaml
 from docker.errors import ImageNotFound
 
 from harness import schema
-from harness.docker_engine import connected
-from harness.errors import BuildFailed, HarnessError, ImageMissing, UsageError
+from harness.docker_engine import connected, gone
+from harness.errors import BuildFailed, ImageMissing, UsageError
 
 TAG = "gfpgan-cog"
 """What the image is called unless a caller says otherwise."""
@@ -140,9 +138,18 @@ def _build_with_docker(request: Request) -> None:
     source = "weights" if request.weights == "inside" else "weights/manifest.toml"
     arguments = [f"BASE_IMAGE={base}", f"WEIGHTS={source}", *request.build_arguments]
     _docker_build(request, [*_each("--build-arg", arguments), "."])
+    unlabelled = _attributes(request.tag)
     labels = labels_for(request.root, _installed_in(request.tag)) | {_BASE_LABEL: base}
     labelled = [f"{name}={value}" for name, value in labels.items()]
     _docker_build(request, [*_each("--label", labelled), "-"], dockerfile=f"FROM {request.tag}\n")
+    if unlabelled is not None:
+        _remove(unlabelled["Id"])
+
+
+def _remove(image_id: str) -> None:
+    """Remove an image that has lost its name; the layers stay, which another image shares."""
+    with connected() as client:
+        gone(lambda: client.images.remove(image_id))
 
 
 def labels_for(root: Path, installed: str) -> dict[str, str]:
@@ -182,30 +189,7 @@ def _each(option: str, values: Sequence[str]) -> list[str]:
     return [word for value in values for word in (option, value)]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run `python -m harness.image`: build, and say how large the result is; one line and exit code 1 on failure."""
-    parser = argparse.ArgumentParser(description="Build the model's image, with cog where it is installed.")
-    parser.add_argument("--root", type=Path, default=Path("."), metavar="DIR", help="the repository")
-    parser.add_argument("--tag", default=TAG, help="default: %(default)s")
-    parser.add_argument("--base-image", metavar="IMAGE", help=f"default: {BASE_IMAGE}; implies Docker alone")
-    parser.add_argument("--weights", choices=["inside", "mounted"], default="inside", help="default: %(default)s")
-    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="implies Docker alone")
-    given = parser.parse_args(arguments)
-    request = Request(given.root, given.tag, given.base_image, given.weights, given.build_arg)
-    try:
-        builder = build(request)
-        sys.stdout.write(f"{request.tag}, built by {builder}: {describe(sizes(request.tag))}\n")
-    except HarnessError as error:
-        sys.stderr.write(f"{error.code}: {error}\n")
-        return 1
-    return 0
-
-
 def describe(measured: Sizes) -> str:
     """Say sizes as a person reads them: "6.21 GB, of which 5.98 GB on top of the base image"."""
     own = "" if measured.own is None else f", of which {measured.own / 1e9:.2f} GB on top of the base image"
     return f"{measured.whole / 1e9:.2f} GB{own}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -21,13 +21,7 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
-from harness import docker_engine
 from harness.errors import EngineMissing, ModelServerError, NotReady, SetupFailed, UsageError
-from harness.image import TAG
-from harness.model_server import containers
-from harness.model_server.container import Gpus, ServerContainer, parse_gpus
-from harness.model_server.process import ServerProcess
-from harness.model_server.runtime import Runtime
 
 HOME: Final = Path(".harness")
 STOP_TIMEOUT_S: Final = 10.0  # how long a running prediction may finish
@@ -41,7 +35,7 @@ class Plan:
     """
 
     runtime: str
-    image: str = TAG
+    image: str
     gpus: str = "none"
     port: int = 0
     replicas: int = 1
@@ -49,9 +43,6 @@ class Plan:
     def __post_init__(self) -> None:
         if self.runtime not in ("process", "docker"):
             raise UsageError(f"There is no runtime {self.runtime!r}; use auto, process or docker.")
-        if self.replicas < 1:
-            raise UsageError("At least one replica is needed.")
-        parse_gpus(self.gpus)
 
 
 @dataclass(frozen=True)
@@ -83,30 +74,6 @@ class Service:
     def failed(self) -> Replica | None:
         """The first replica that was given up."""
         return next((replica for replica in self.replicas if replica.phase == "failed"), None)
-
-
-def choose_runtime(wish: str, image: str) -> tuple[str, str]:
-    """Return "process" or "docker", and why."""
-    if wish != "auto":
-        return wish, "as asked"
-    try:
-        if docker_engine.has_image(image):
-            return "docker", f"a Docker Engine answers and has the image {image}"
-    except EngineMissing:
-        return "process", "no Docker Engine answers"
-    return "process", f"the Docker Engine has no image {image}"
-
-
-def choose_gpus(wish: str | None, runtime: str) -> str:
-    """Return which GPUs a replica gets: those asked for, else all that the runtime can give."""
-    if wish is not None:
-        return wish
-    return "all" if runtime == "process" or docker_engine.engine().gpus else "none"
-
-
-def runtimes(plan: Plan, home: Path = HOME, root: Path = Path(".")) -> list[Runtime]:
-    """Return the plan's model servers, not started. With several replicas and listed GPUs each gets one of them."""
-    return [_runtime(plan, index, home, root) for index in range(plan.replicas)]
 
 
 def up(plan: Plan, home: Path = HOME) -> None:
@@ -198,20 +165,6 @@ def logs(home: Path = HOME) -> list[Path]:
     return sorted(home.glob("*.log"))
 
 
-def _runtime(plan: Plan, index: int, home: Path, root: Path) -> Runtime:
-    log, port = home.resolve() / f"server-{index}.log", plan.port + index if plan.port else 0
-    gpus = _share(parse_gpus(plan.gpus), index, plan.replicas)
-    if plan.runtime == "docker":
-        name = f"{prefix(home)}-{index}"
-        return ServerContainer(plan.image, log, replica=name, gpus=gpus, port=port, stop_timeout_s=STOP_TIMEOUT_S)
-    environment = {} if gpus == "all" else {"CUDA_VISIBLE_DEVICES": "" if gpus == "none" else ",".join(map(str, gpus))}
-    return ServerProcess(root, log, port=port, environment=environment, stop_timeout_s=STOP_TIMEOUT_S)
-
-
-def _share(gpus: Gpus, index: int, replicas: int) -> Gpus:
-    return gpus if isinstance(gpus, str) or replicas == 1 else (gpus[index % len(gpus)],)
-
-
 def _with_harness() -> str:
     here = str(Path(__file__).resolve().parents[1])
     return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
@@ -246,6 +199,8 @@ def _gone(home: Path, within_s: float) -> bool:
 
 def _remove_containers(home: Path) -> bool:
     """Remove containers that a killed daemon left; returns whether there were any."""
+    from harness.model_server import containers  # the docker package takes a while to import
+
     try:
         left = [found for found in containers.find() if found.replica.startswith(prefix(home))]
     except EngineMissing:

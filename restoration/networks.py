@@ -75,7 +75,8 @@ def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Device:
 def load_face_restorer(path: Path, device: Device = "cpu", precision: Precision = "fp32") -> Network:
     """Load GFPGAN (1.2 to 1.4) or RestoreFormer: (N, 512, 512, 3) RGB faces -> the restored faces, same shape.
 
-    The noise stored in the checkpoint is used, so that the same face gives the same bytes.
+    The noise stored in the checkpoint is used, so that the same face gives the same bytes. RestoreFormer runs in fp32
+    at either precision: its codebook turns rounding errors into other faces.
     """
     from restoration import torch_networks
 

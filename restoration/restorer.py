@@ -170,7 +170,7 @@ class Restorer:
     def _detector(self, weights: Weights) -> detection.Detector:
         name = self.settings.detector
         if name == "recorded":
-            return detection.recorded(self.settings.weights / "recorded_detections.json")
+            return detection.recorded(self.settings.weights / detection.RECORDED)
         file = {"resnet50": "detection_Resnet50_Final.pth", "mobilenet0.25": "detection_mobilenet0.25_Final.pth"}[name]
         network = networks.load_face_detector(weights.path(file), name, self.device, self.settings.precision)
         return detection.retinaface(network)

@@ -1,7 +1,8 @@
 """The networks of `restoration.networks`, run by torch. Architectures come from spandrel and facexlib.
 
-Precision: `bf16` halves memory and traffic. The few small layers where eight bits of mantissa would show (what writes
-the image, the codebook search, the detector's scores) stay in fp32.
+Precision: `bf16` halves memory and traffic. The few small layers where eight bits of mantissa would show (those that
+write the image, the detector's scores) stay in fp32, and so does RestoreFormer: it looks features up in a codebook,
+where a rounding error picks another entry and changes the face.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def face_restorer(path: Path, device: Device, precision: Precision) -> TorchFace
     """See `restoration.networks.load_face_restorer`."""
     state = _read(path)
     module = _build(path, lambda: _on_meta(_architecture(state, GFPGANArch(), RestoreFormerArch()), state))
-    return TorchFaceRestorer(module, device, precision)
+    return TorchFaceRestorer(module, device, precision if isinstance(module, GFPGAN) else "fp32")
 
 
 def face_parser(path: Path, device: Device, precision: Precision) -> TorchFaceParser:
@@ -88,7 +89,11 @@ class _TorchNetwork:
         self._dtype = _DTYPES[precision]
         self._module: Any = module.eval().requires_grad_(False)  # its layers are known by name, not by type
         _guarded(self._device, "loading a network", self._move)
-        self.nbytes = sum(part.nbytes for part in (*module.parameters(), *module.buffers()))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the parameters take on the device."""
+        return sum(part.nbytes for part in (*self._module.parameters(), *self._module.buffers()))
 
     def _move(self) -> None:
         self._module.to(self._device, self._dtype, memory_format=self.memory_format)
@@ -124,9 +129,6 @@ class TorchFaceRestorer(_TorchNetwork):
         if isinstance(module, GFPGAN):
             self._options = {"return_rgb": False, "randomize_noise": False}
             self._fp32(module.stylegan_decoder.to_rgb1, *module.stylegan_decoder.to_rgbs)
-        else:
-            self._fp32(self._module.quantize, self._module.decoder.conv_out)
-            _convert(self._module.post_quant_conv, self._dtype)
 
     def __call__(self, batch: Images) -> Images:
         """(N, 512, 512, 3) RGB -> the same shape, restored."""

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
 
@@ -29,7 +29,9 @@ from harness.model_server.answers import (
     usable,
     violations,
 )
-from harness.model_server.receiver import Events, Receiver
+
+if TYPE_CHECKING:
+    from harness.model_server.receiver import Events, Receiver  # a web server, which few clients need
 
 __all__ = ["Health", "ModelServer", "OnLogs", "Outcome", "new_prediction_id"]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import requests
 from docker.errors import DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest
 
@@ -206,7 +205,7 @@ class ServerContainer:
     def _execute(self, command: list[str]) -> None:
         if (container := self._container) is not None:
             # One that does not run any more has no files either: they are in its memory.
-            with contextlib.suppress(DockerException, requests.RequestException):
+            with contextlib.suppress(DockerException, OSError):
                 container.exec_run(command)
 
     def _diagnosis(self) -> DockerError | None:
@@ -262,7 +261,7 @@ def _device_requests(gpus: Gpus) -> list[DeviceRequest]:
 
 def _follow(container: Container, logs: Path) -> None:
     """Append the container's output to a file until it ends."""
-    with logs.open("ab") as file, contextlib.suppress(DockerException, requests.RequestException, ValueError):
+    with logs.open("ab") as file, contextlib.suppress(DockerException, OSError, ValueError):
         for piece in _output(container):
             file.write(piece)
             file.flush()

@@ -111,30 +111,18 @@ class ServerProcess:
         """
         new = self.root / SCHEMA.with_suffix(f".{uuid.uuid4().hex}")  # replicas start at the same time
         writer = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                "harness.schema",
-                "--predictor",
-                self.predictor,
-                "--root",
-                str(self.root),
-                "-o",
-                new,
-            ),
-            env=os.environ
-            | {"PYTHONPATH": f"{_HARNESS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-            | self.environment,
+            *(sys.executable, "-m", "harness.schema", "--predictor", self.predictor),
+            *("--root", str(self.root), "--output", str(new)),
+            env=os.environ | _importing_harness() | self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
         _, complaint = await _bounded(writer, self.setup_timeout_s)
-        if writer.returncode != 0 or not (self.root / SCHEMA).is_file():
-            reason = complaint.decode(errors="replace").strip().splitlines() or ["no reason given"]
-            raise SchemaError(
-                f"{self.predictor} in {self.root} cannot be served: {reason[-1].removeprefix('SCHEMA: ')}"
-            )
+        if writer.returncode != 0:
+            lines = complaint.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            raise SchemaError(f"The model cannot be served: {lines[-1].removeprefix('SCHEMA: ')}")
+        new.replace(self.root / SCHEMA)
 
     def _spawn(self) -> None:
         reading, self._lifeline = os.pipe()

@@ -13,12 +13,14 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from harness.errors import Crashed, HarnessError, ModelServerError, NotReady, TimedOut, Unreachable
 from harness.model_server.client import ModelServer, OnLogs, Outcome
-from harness.model_server.receiver import Receiver
 from harness.model_server.runtime import Runtime, last_lines
+
+if TYPE_CHECKING:
+    from harness.model_server.receiver import Receiver
 
 Phase = Literal["starting", "ready", "restarting", "failed", "stopped"]
 

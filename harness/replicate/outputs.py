@@ -15,7 +15,8 @@ from harness.replicate.files import Blobs, StoredFile
 from harness.replicate.settings import Settings
 from harness.replicate.tables import JsonValue
 
-_SDKS = ("replicate-python/", "replicate-javascript/", "_ModuleClient/Python", "_AsyncModuleClient/Python")
+_PY2 = ("Replicate/Python", "AsyncReplicate/Python", "_ModuleClient/Python", "_AsyncModuleClient/Python")
+_SDKS = ("replicate-python/", "replicate-javascript/", *_PY2)
 
 
 class Outputs:

@@ -180,7 +180,8 @@ def test_a_service_verifies_webhooks_and_survives_duplicates(serve: Serve, tiny_
 
         with httpx.Client(trust_env=False) as client:
             again = client.send(seen[0])
-            forged = client.post(seen[0].url, headers=seen[0].headers, content=seen[0].content + b" ")
+            signed = {name: value for name, value in seen[0].headers.items() if name.startswith("webhook-")}
+            forged = client.post(seen[0].url, headers=signed, content=seen[0].content + b" ")
     assert again.status_code == 200
     assert forged.status_code == 401
     assert status_of(url, job)["webhooks"] == 1

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -43,7 +44,7 @@ class Terminal:
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "harness.cli", *words]
 
-    def options(self) -> dict[str, object]:
+    def options(self) -> dict[str, Any]:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TOY_MARKS": str(self.marks), "COLUMNS": "200"}
         return {
             "cwd": self.directory,
@@ -89,7 +90,7 @@ def terminal(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Termina
     one = Terminal(directory)
     yield one
     service.down(one.home)
-    assert one.processes() == []
+    until(lambda: one.processes() == [])
 
 
 def test_predict_writes_beside_the_photo_and_says_what_was_done(terminal: Terminal) -> None:
@@ -181,7 +182,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     one.type("up", "--port", "0")
     yield one
     assert one.type("down").stdout == "Stopped.\n"
-    assert one.processes() == []
+    until(lambda: one.processes() == [])
 
 
 def test_up_status_predict_logs_down(terminal: Terminal) -> None:
@@ -275,7 +276,9 @@ def test_doctor_notices_a_schema_that_is_out_of_step(tmp_path: Path, monkeypatch
         return next(finding.text for finding in doctor.examine() if finding.subject == "schema")
 
     assert "no .cog/openapi_schema.json yet" in found()
-    subprocess.run([sys.executable, "-m", "harness.schema"], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "harness.schema"], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True
+    )
     assert found() == "in step with predict.py"
     predictor = tmp_path / "model" / "predict.py"
     predictor.write_text(predictor.read_text().replace("The photo.", "The picture."))

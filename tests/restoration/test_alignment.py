@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from whole_photo import whole_photo_reference
 
 from restoration.alignment import CROP, alignment, crop, enlarged, paste, soft_mask
-from whole_photo import whole_photo_reference
 
 Array = NDArray[Any]
 LANDMARKS = np.array([(203.6, 101.1), (247.5, 104.6), (223.3, 129.3), (200.9, 138.4), (245.6, 141.2)])

@@ -1,4 +1,4 @@
-"""A photo keeps everything that is not its pixels' quality: how it is turned, its colours, its transparency, its EXIF."""
+"""A photo keeps how it is turned, its colours, its transparency and its EXIF."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def gradient(width: int = 40, height: int = 30) -> np.ndarray[Any, np.dtype[np.u
     return np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 60)], axis=-1).astype(np.uint8)
 
 
-def as_file(image: Image.Image, **options: Any) -> bytes:
+def as_file(image: Image.Image, **options: Any) -> bytes:  # noqa: ANN401 - whatever Pillow takes
     buffer = io.BytesIO()
     image.save(buffer, **options)
     return buffer.getvalue()

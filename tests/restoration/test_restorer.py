@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from whole_photo import bilinear, whole_photo_reference
 
 from restoration import alignment, networks
 from restoration.detection import Face
@@ -20,8 +21,7 @@ from restoration.errors import InputError, InvalidInput, OutOfMemory, WeightsCor
 from restoration.images import Pixels, resize
 from restoration.restorer import Options, Restored, Restorer
 from restoration.settings import Settings
-from restoration.standin import TINTS, record_detection
-from whole_photo import bilinear, whole_photo_reference
+from restoration.standin import PARSENET_LABEL, TINTS, record_detection
 
 Array = NDArray[Any]
 FAST = Options(background="lanczos")
@@ -38,20 +38,38 @@ def pixels_of(restored: Restored) -> Array:
 
 
 @pytest.fixture(scope="module")
-def restorer(standins: Path) -> Restorer:
+def restorer(standins: Path, portrait: Array) -> Restorer:
+    """Loaded after the portrait's face went on record."""
     return Restorer(Settings(weights=standins, detector="recorded", device="cpu"))
 
 
-@pytest.fixture(scope="module")
-def astronaut_png(astronaut: Array) -> bytes:
-    return as_png(astronaut)
+@pytest.fixture
+def quick(restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> Restorer:
+    """The same, without the seconds that ParseNet takes to say what its stand-in always says."""
+    monkeypatch.setattr(restorer, "_parser", lambda crops: np.full(crops.shape[:3], PARSENET_LABEL, np.uint8))
+    return restorer
 
 
 @pytest.fixture(scope="module")
-def matrix(astronaut: Array, restorer: Restorer) -> Array:
-    """Photo -> crop of the astronaut's face."""
-    (face,) = restorer._detect(astronaut)
-    found = alignment.alignment(face.landmarks)
+def portrait(standins: Path, astronaut: Array) -> Array:
+    """The astronaut's head: (200, 180, 3), off centre and of odd proportions, its face on record."""
+    landmarks = np.array([(203.6, 101.1), (247.5, 104.6), (223.3, 129.3), (200.9, 138.4), (245.6, 141.2)]) - (140, 5)
+    photo = np.ascontiguousarray(astronaut[5:205, 140:320])
+    face = {"box": [30.0, 55.0, 125.0, 170.0], "score": 0.999, "landmarks": landmarks.tolist()}
+    record_detection(standins, photo, [face])  # type: ignore[list-item]  # a TypedDict spelled as JSON
+    return photo
+
+
+@pytest.fixture(scope="module")
+def portrait_png(portrait: Array) -> bytes:
+    return as_png(portrait)
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Array:
+    """Photo -> crop of the portrait's face."""
+    landmarks = np.array([(203.6, 101.1), (247.5, 104.6), (223.3, 129.3), (200.9, 138.4), (245.6, 141.2)]) - (140, 5)
+    found = alignment.alignment(landmarks)
     assert found is not None
     return found
 
@@ -63,31 +81,33 @@ def expected(photo: Array, matrix: Array, scale: float, tint: tuple[int, int, in
     crop_to_photo = cv2.invertAffineTransform(matrix)
     y, x = np.mgrid[0:512, 0:512].astype(np.float64)
     at = np.stack([crop_to_photo[i, 0] * x + crop_to_photo[i, 1] * y + crop_to_photo[i, 2] for i in (0, 1)])
-    crop = bilinear(photo.astype(np.float64), at)
+    crop = bilinear(photo.astype(np.float64), at, outside=(132, 133, 135))
     halved = crop.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
     passed = cv2.resize(halved, (512, 512), interpolation=cv2.INTER_LINEAR) + np.array(tint)
     mask = np.zeros((512, 512))
     mask[10:-10, 10:-10] = 1
     stretch = np.array(size) / (photo.shape[1], photo.shape[0])
-    photo_from_output = np.array([[1 / stretch[0], 0, 0.5 / stretch[0] - 0.5], [0, 1 / stretch[1], 0.5 / stretch[1] - 0.5]])
+    photo_from_output = np.array(
+        [[1 / stretch[0], 0, 0.5 / stretch[0] - 0.5], [0, 1 / stretch[1], 0.5 / stretch[1] - 0.5]]
+    )
     to_crop = matrix @ np.vstack([photo_from_output, [0, 0, 1]])
     return whole_photo_reference(enlarged, [(np.clip(passed, 0, 255), mask, to_crop)])
 
 
 @pytest.fixture(scope="module")
-def enlarged_twice(restorer: Restorer, astronaut_png: bytes) -> Array:
-    return pixels_of(restorer.restore(astronaut_png, Options()))
+def enlarged_twice(restorer: Restorer, portrait_png: bytes) -> Array:
+    return pixels_of(restorer.restore(portrait_png, Options()))
 
 
 def test_the_result_is_the_enlarged_photo_with_the_known_loss(
-    enlarged_twice: Array, astronaut: Array, matrix: Array
+    enlarged_twice: Array, portrait: Array, matrix: Array
 ) -> None:
-    known = expected(astronaut, matrix, 2)
-    assert enlarged_twice.shape == (1024, 1024, 3)
+    known = expected(portrait, matrix, 2)
+    assert enlarged_twice.shape == (400, 360, 3)
     difference = np.abs(enlarged_twice - known)
-    # Rounded to whole grey levels as a crop, by the network, and in the result; and warped in fixed steps by OpenCV.
+    # Rounded to whole grey levels three times: as a crop, by the network, in the result.
     assert difference.max() <= 2.5
-    assert difference.mean() < 0.2
+    assert difference.mean() < 0.3
 
 
 @pytest.mark.parametrize(
@@ -101,28 +121,28 @@ def test_the_result_is_the_enlarged_photo_with_the_known_loss(
     ids=["shift", "half shift", "channels", "range"],
 )
 def test_the_comparison_would_notice(
-    error: Callable[[Array], Array], enlarged_twice: Array, astronaut: Array, matrix: Array
+    error: Callable[[Array], Array], enlarged_twice: Array, portrait: Array, matrix: Array
 ) -> None:
-    face = slice(120, 350), slice(340, 530)
-    difference = np.abs(error(enlarged_twice) - expected(astronaut, matrix, 2))[face]
+    face = slice(110, 340), slice(60, 250)
+    difference = np.abs(error(enlarged_twice) - expected(portrait, matrix, 2))[face]
     assert difference.max() > 10
 
 
-@pytest.mark.parametrize("scale", [0.3, 1, 1.37, 3])
-def test_the_known_result_holds_at_every_scale(
-    restorer: Restorer, astronaut_png: bytes, astronaut: Array, matrix: Array, scale: float
+@pytest.mark.parametrize("scale", [0.3, 1, 1.37, 10])
+def test_every_scale_gives_its_size_and_the_photo_itself_at_strength_0(
+    quick: Restorer, portrait_png: bytes, portrait: Array, scale: float
 ) -> None:
-    result = pixels_of(restorer.restore(astronaut_png, Options(scale=scale, background="lanczos", strength=0)))
-    assert result.shape == (round(512 * scale), round(512 * scale), 3)
-    np.testing.assert_array_equal(result, resize(astronaut, result.shape[1::-1]))
+    result = pixels_of(quick.restore(portrait_png, Options(scale=scale, background="lanczos", strength=0)))
+    assert result.shape == (round(200 * scale), round(180 * scale), 3)
+    np.testing.assert_array_equal(result, resize(portrait, (result.shape[1], result.shape[0])))
 
 
-def test_each_version_answers_for_itself(restorer: Restorer, astronaut_png: bytes, enlarged_twice: Array) -> None:
+def test_each_version_answers_for_itself(quick: Restorer, portrait_png: bytes) -> None:
     """Upstream served RestoreFormer to the next caller of GFPGAN. Every switch, there and back."""
-    cheek = slice(240, 250), slice(430, 440)
-    seen = {}
+    cheek = slice(230, 240), slice(150, 160)
+    seen: dict[str, Array] = {}
     for version in ("v1.4", "v1.3", "RestoreFormer", "v1.2", "v1.4"):
-        result = pixels_of(restorer.restore(astronaut_png, Options(version=version, background="lanczos")))[cheek]
+        result = pixels_of(quick.restore(portrait_png, Options(version=version, background="lanczos")))[cheek]
         if version in seen:
             np.testing.assert_array_equal(result, seen[version])
         seen[version] = result
@@ -133,12 +153,12 @@ def test_each_version_answers_for_itself(restorer: Restorer, astronaut_png: byte
 
 
 def test_equal_calls_give_equal_bytes_and_a_failure_between_them_changes_nothing(
-    restorer: Restorer, astronaut_png: bytes
+    quick: Restorer, portrait_png: bytes
 ) -> None:
-    first = restorer.restore(astronaut_png, FAST).data
+    first = quick.restore(portrait_png, FAST).data
     with pytest.raises(InputError):
-        restorer.restore(astronaut_png[:5000], FAST)
-    assert restorer.restore(astronaut_png, FAST).data == first
+        quick.restore(portrait_png[:5000], FAST)
+    assert quick.restore(portrait_png, FAST).data == first
 
 
 def test_no_face_is_no_error(restorer: Restorer) -> None:
@@ -149,19 +169,13 @@ def test_no_face_is_no_error(restorer: Restorer) -> None:
     np.testing.assert_array_equal(pixels_of(restored), np.broadcast_to((90, 140, 220), (60, 100, 3)))
 
 
-@pytest.fixture
-def group(standins: Path) -> Array:
-    """A photo without content in which three faces are on record: one left, one large, one of no plausible shape."""
-    photo = np.full((400, 600, 3), 128, np.uint8)
-    template = np.array([(0, 0), (44, 3), (20, 28), (-3, 37), (42, 40)], float)
-    faces = [
-        {"box": [20, 180, 80, 250], "score": 0.99, "landmarks": (template * 0.5 + (40, 200)).tolist()},
-        {"box": [400, 100, 560, 300], "score": 0.98, "landmarks": (template * 2 + (430, 150)).tolist()},
-        {"box": [290, 190, 310, 210], "score": 0.975, "landmarks": np.full((5, 2), 300.0).tolist()},
-        {"box": [200, 10, 206, 18], "score": 0.971, "landmarks": (template * 0.1 + (200, 10)).tolist()},
-    ]
-    record_detection(standins, photo, faces)  # type: ignore[arg-type]  # lists and numbers, as JSON has them
-    return photo
+SHAPE = np.array([(0, 0), (44, 3), (20, 28), (-3, 37), (42, 40)], float)
+FACES = [
+    Face((20, 180, 80, 250), 0.99, SHAPE * 0.5 + (40, 200)),
+    Face((400, 100, 560, 300), 0.98, SHAPE * 2 + (430, 150)),
+    Face((200, 10, 206, 18), 0.975, SHAPE * 0.1 + (200, 10)),
+    Face((290, 190, 310, 210), 0.971, np.full((5, 2), np.nan)),
+]
 
 
 @pytest.mark.parametrize(
@@ -169,11 +183,14 @@ def group(standins: Path) -> Array:
     [("all", [True, True, False, False]), ("largest", [False, True, False, False]), ("center", [False] * 4)],
 )
 def test_every_face_is_accounted_for(
-    standins: Path, group: Array, which: str, restored: list[bool], caplog: pytest.LogCaptureFixture
+    quick: Restorer, which: str, restored: list[bool], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh = Restorer(Settings(weights=standins, detector="recorded", device="cpu"))
+    monkeypatch.setattr(quick._versions, "get", lambda version: lambda crops: crops)
+    monkeypatch.setattr(quick, "_detect", lambda photo: FACES)
     with caplog.at_level(logging.INFO):
-        outcome = fresh.restore(as_png(group), Options(faces=which, background="lanczos", scale=1, version="RestoreFormer"))
+        outcome = quick.restore(
+            as_png(np.full((400, 600, 3), 128, np.uint8)), Options(faces=which, background="lanczos", scale=1)
+        )
     assert [face.restored for face in outcome.faces] == restored
     lines = [message for message in caplog.messages if message.startswith("face:")]
     assert len(lines) == 4
@@ -181,19 +198,19 @@ def test_every_face_is_accounted_for(
     assert all(face.restored == ("restored" in line) for face, line in zip(outcome.faces, lines, strict=True))
     if which == "all":
         assert lines[2].endswith("too small: eyes less than 5 pixels apart")
-        assert lines[3].endswith("too small: eyes less than 5 pixels apart")
+        assert lines[3].endswith("landmarks are not those of a face")
     if which == "largest":
         assert lines[0].endswith("not the largest face")
 
 
 def test_strength_blends_the_restored_face_over_the_original(
-    restorer: Restorer, astronaut_png: bytes, astronaut: Array
+    quick: Restorer, portrait_png: bytes, portrait: Array
 ) -> None:
     def at(strength: float) -> Array:
         options = Options(version="RestoreFormer", background="lanczos", scale=1, strength=strength)
-        return pixels_of(restorer.restore(astronaut_png, options))[115:125, 215:225]
+        return pixels_of(quick.restore(portrait_png, options))[115:125, 70:80]
 
-    np.testing.assert_array_equal(at(0), astronaut[115:125, 215:225])
+    np.testing.assert_array_equal(at(0), portrait[115:125, 70:80])
     np.testing.assert_allclose(at(0.5), (at(0) + at(1)) / 2, atol=1)
 
 
@@ -203,23 +220,22 @@ class Greedy:
     nbytes = 0
     scale = 4
 
-    def __init__(self, network: Any, most: int, side: int) -> None:
+    def __init__(self, network: Callable[[Pixels], Pixels], most: int, side: int) -> None:
         self.network, self.most, self.side = network, most, side
 
     def __call__(self, batch: Pixels) -> Pixels:
         if batch.shape[0] > self.most or max(batch.shape[1:3]) > self.side:
             raise OutOfMemory("the device is full")
-        result: Pixels = self.network(batch)
-        return result
+        return self.network(batch)
 
 
 def test_out_of_memory_is_tried_once_more_with_less(
     restorer: Restorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    photo = np.random.default_rng(0).integers(0, 256, (300, 340, 3), dtype=np.uint8)
+    photo = np.random.default_rng(0).integers(0, 256, (100, 400, 3), dtype=np.uint8)
     options = Options(scale=0.5)
     whole = restorer.restore(as_png(photo), options)
-    monkeypatch.setattr(restorer, "_upscaler", Greedy(restorer._upscaler, most=1, side=290))
+    monkeypatch.setattr(restorer, "_upscaler", Greedy(restorer._upscaler, most=1, side=200))
     leaner = restorer.restore(as_png(photo), options)
     np.testing.assert_array_equal(pixels_of(leaner), pixels_of(whole))
     assert "Trying once more" in caplog.text

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import urllib.request
 
 import replicate
 from replicate.exceptions import ModelError, ReplicateError
@@ -31,8 +32,10 @@ def run_with_a_wait_that_is_too_short_polls():
     assert size_of_png(output.read()) == (16, 12)
 
 
-def run_without_waiting():
-    assert size_of_png(replicate.run(f"{MODEL}:{VERSION}", input=photo(), wait=False).read()) == (16, 12)
+def run_without_waiting_gives_a_url():
+    output = replicate.run(f"{MODEL}:{VERSION}", input=photo(), wait=False)
+    with urllib.request.urlopen(output) as picture:  # it needs no token
+        assert size_of_png(picture.read()) == (16, 12)
 
 
 def run_with_a_data_url():
@@ -169,7 +172,7 @@ def files():
 
 
 def account_hardware_and_collections():
-    assert replicate.accounts.current().username == "local"
+    assert replicate.default_client.accounts.current().username == "local"
     assert "gpu-t4" in [hardware.sku for hardware in replicate.hardware.list()]
     for collection in replicate.collections.list().results:
         assert replicate.collections.get(collection.slug).name == collection.name
@@ -180,7 +183,7 @@ make_all(
         run_with_a_version_and_a_file,
         run_with_the_models_name,
         run_with_a_wait_that_is_too_short_polls,
-        run_without_waiting,
+        run_without_waiting_gives_a_url,
         run_with_a_data_url,
         run_without_file_output,
         a_failing_model_raises_model_error,

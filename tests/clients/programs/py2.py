@@ -8,6 +8,7 @@ The two have the same methods; those of the asynchronous one are awaited.
 
 from __future__ import annotations
 
+import base64
 import functools
 import inspect
 import io
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import replicate
 from replicate import APIStatusError, AsyncReplicate, Replicate
+from replicate.exceptions import ModelError
 from support import MODEL, PHOTO, SUFFIX, VERSION, make_all, raises, size_of_png, webhooks
 
 ASYNC = sys.argv[1] == "async"
@@ -26,6 +28,11 @@ NAME = f"py2-{sys.argv[1]}-{SUFFIX}"
 
 def photo() -> dict[str, object]:
     return {"img": io.BytesIO(PHOTO.read_bytes()), "version": "v1.4", "scale": 2}
+
+
+def encoded() -> dict[str, object]:
+    """For methods that, in this client, do not upload files."""
+    return {"img": "data:image/png;base64," + base64.b64encode(PHOTO.read_bytes()).decode()}
 
 
 async def got(value):
@@ -37,7 +44,7 @@ async def ended(client, prediction):
 
 
 async def content(output):
-    return await output.aread() if ASYNC else output.read()
+    return await got(output.read())
 
 
 async def run_gives_a_file_that_can_be_read(client):
@@ -57,7 +64,7 @@ async def run_with_a_data_url(client):
 
 
 async def a_failing_model_raises_model_error(client):
-    with raises(replicate.exceptions.ModelError) as failed:
+    with raises(ModelError) as failed:
         await got(client.run(f"{MODEL}:{VERSION}", input={"img": io.BytesIO(b"not a photo")}))
     assert "cannot identify" in failed.value.prediction.error
 
@@ -126,7 +133,7 @@ async def deployments(client):
     )
     assert (await got(client.deployments.update(**key, max_instances=2))).current_release.number == 2
     assert NAME in [found.name for found in (await got(client.deployments.list())).results]
-    made = await got(client.deployments.predictions.create(**key, input=photo(), prefer="wait=5"))
+    made = await got(client.deployments.predictions.create(**key, input=encoded(), prefer="wait=5"))
     assert made.status == "succeeded"
     assert (await got(client.deployments.get(**key))).owner == "local"
 

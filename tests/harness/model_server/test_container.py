@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker_inside import container_of
 from toy_models import eventually
 
 from harness import schema
@@ -90,8 +91,8 @@ async def predict(container: ServerContainer, **inputs: Any) -> Outcome:  # noqa
 
 
 def inspected(container: ServerContainer) -> dict[str, Any]:
-    with connected() as client:
-        attributes: dict[str, Any] = client.containers.get(container.name.removeprefix("container ")).attrs
+    with container_of(container) as inside:
+        attributes: dict[str, Any] = inside.attrs
     return attributes
 
 
@@ -190,8 +191,7 @@ async def test_scratch_files_of_a_finished_prediction_can_be_discarded(make: Mak
 
 
 def directories_in(container: ServerContainer) -> list[str]:
-    with connected() as client:
-        inside = client.containers.get(container.name.removeprefix("container "))
+    with container_of(container) as inside:
         listing: str = inside.exec_run(["ls", "/tmp/coglet/predictions"]).output.decode()
     return listing.split()
 
@@ -308,8 +308,8 @@ async def test_a_container_killed_in_the_middle_fails_that_prediction_and_is_rep
         first = container.name
         running = asyncio.create_task(supervisor.run(new_prediction_id(), {"sleep_s": 60}))
         await eventually(lambda: "predicting" in container.logs.read_text())
-        with connected() as client:
-            client.containers.get(first.removeprefix("container ")).kill()
+        with container_of(container) as inside:
+            inside.kill()
         with pytest.raises(HarnessError):
             await running
         after = await supervisor.run(new_prediction_id(), {})

@@ -21,6 +21,7 @@ from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi.checks import status_code_conformance
 
 GOLDEN: Final = Path(__file__).parents[2] / "golden" / "replicate-openapi.json"
+TOKEN: Final = "r8_contract"
 VERSION: Final = "9283608cc6b7be6b65a8e44983db012355fde4132009bf99d976b2f0896856a3"
 GFPGAN: Final = "/models/tencentarc/gfpgan"
 INPUT: Final = {"img": "data:image/png;base64,iVBORw0KGgo="}
@@ -46,7 +47,10 @@ specification = schemathesis.openapi.from_dict(specified())
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalReplicate]:
     folder = tmp_path_factory.mktemp("contract")
-    with InstantModelServer(delay_s=0, starts=folder / "starts") as model, LocalReplicate(folder, model.url) as server:
+    with (
+        InstantModelServer(delay_s=0, starts=folder / "starts") as model,
+        LocalReplicate(folder, model.url, options=("--token", TOKEN)) as server,
+    ):
         yield server
 
 
@@ -72,7 +76,7 @@ class Client:
 
 @pytest.fixture
 def client(local: LocalReplicate) -> Iterator[Client]:
-    headers = {"Authorization": "Bearer r8_local"}
+    headers = {"Authorization": f"Bearer {TOKEN}"}
     with httpx.Client(base_url=f"{local.url}/v1", headers=headers, trust_env=False, timeout=30) as http:
         yield Client(http)
 
@@ -178,5 +182,5 @@ KNOWN = {
 @settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_the_specification_allows(case: Case[Any], local: LocalReplicate) -> None:
     case.call_and_validate(
-        base_url=f"{local.url}/v1", headers={"Authorization": "Bearer r8_local"}, excluded_checks=EXCUSED
+        base_url=f"{local.url}/v1", headers={"Authorization": f"Bearer {TOKEN}"}, excluded_checks=EXCUSED
     )

@@ -1,0 +1,227 @@
+"""Loading checkpoints and running networks: what a photo's owner would notice when it goes wrong.
+
+That the results are right is shown in test_networks_parity.py and test_standin.py.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from restoration import networks, torch_networks
+from restoration.errors import DeviceUnavailable, OutOfMemory, WeightsCorrupt
+from restoration.networks import Precision, load_face_detector, load_face_parser, load_face_restorer, load_upscaler
+
+Images = npt.NDArray[np.uint8]
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+LOADERS: dict[str, Callable[[Path], Any]] = {
+    "restorer": load_face_restorer,
+    "parser": load_face_parser,
+    "detector": lambda path: load_face_detector(path, "mobilenet0.25"),
+    "upscaler": load_upscaler,
+}
+
+
+def test_naming_the_networks_imports_no_framework() -> None:
+    """The pipeline must start fast, and another backend must be able to replace torch."""
+    script = "import restoration.networks, sys; print(*{'torch', 'spandrel', 'facexlib', 'cv2'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_two_faces_at_once_are_restored_as_one_by_one(
+    face: Images, random_gfpgan: Path, randomly_restored: Images
+) -> None:
+    """Also shows that the noise is the checkpoint's: fresh noise would change the second answer by tens of levels."""
+    mirrored, restored = load_face_restorer(random_gfpgan)(np.stack([face[:, ::-1], face]))
+    assert np.abs(restored.astype(int) - randomly_restored).max() <= 1
+    assert np.abs(mirrored.astype(int) - restored).max() > 50
+
+
+def test_bf16_stays_close_to_fp32(face: Images, random_gfpgan: Path, randomly_restored: Images) -> None:
+    network = load_face_restorer(random_gfpgan, precision="bf16")
+    difference = np.abs(network(face[np.newaxis])[0].astype(int) - randomly_restored)
+    assert difference.mean() < 1.5
+    assert difference.max() <= 10
+    assert network.nbytes < 0.52 * load_face_restorer(random_gfpgan).nbytes
+
+
+def test_restoreformer_stays_in_fp32(random_restoreformer: Path) -> None:
+    """In bf16 its codebook picks other entries: measured, a mean of 22 grey levels away."""
+    sizes = {load_face_restorer(random_restoreformer, "cpu", precision).nbytes for precision in PRECISIONS}
+    assert len(sizes) == 1
+
+
+def test_the_same_image_gives_the_same_bytes(face: Images, random_realesrgan: Path) -> None:
+    upscaler = load_upscaler(random_realesrgan)
+    tile = face[np.newaxis, 200:264, 200:264]
+    assert upscaler(tile).tobytes() == upscaler(tile).tobytes() == load_upscaler(random_realesrgan)(tile).tobytes()
+
+
+def test_views_and_read_only_images_are_taken(face: Images, random_realesrgan: Path) -> None:
+    upscaler = load_upscaler(random_realesrgan)
+    view = face[np.newaxis, 264:200:-2, 200:264:2, ::-1]
+    read_only = view.copy()
+    read_only.flags.writeable = False
+    assert np.array_equal(upscaler(view), upscaler(read_only))
+
+
+def test_parameter_bytes_are_those_of_the_file(random_realesrgan: Path) -> None:
+    state = torch.load(random_realesrgan, weights_only=True)["params"]
+    assert load_upscaler(random_realesrgan).nbytes == sum(value.nbytes for value in state.values())
+
+
+def test_files_of_the_old_format_load(tmp_path: Path, random_realesrgan: Path, face: Images) -> None:
+    """RetinaFace's published files are older than torch's zip format, and cannot be memory-mapped."""
+    old = tmp_path / "old.pth"
+    content = torch.load(random_realesrgan, weights_only=True)
+    torch.save(content, old, _use_new_zipfile_serialization=False)
+    tile = face[np.newaxis, :32, :32]
+    assert np.array_equal(load_upscaler(old)(tile), load_upscaler(random_realesrgan)(tile))
+
+
+@pytest.mark.parametrize("kind", ["restorer", "parser", "detector"])
+def test_a_checkpoint_of_another_network_is_refused(kind: str, random_realesrgan: Path) -> None:
+    with pytest.raises(WeightsCorrupt, match=r"realesrgan\.pth is a checkpoint of another network"):
+        LOADERS[kind](random_realesrgan)
+
+
+def test_a_detector_with_the_other_backbone_is_refused(tmp_path: Path) -> None:
+    from facexlib.detection.retinaface import RetinaFace
+
+    path = tmp_path / "mobilenet.pth"
+    torch.save(RetinaFace("mobile0.25", device="cpu").state_dict(), path)
+    with pytest.raises(WeightsCorrupt, match="another network"):
+        load_face_detector(path, "resnet50")
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<!DOCTYPE html><title>Not found</title>", b"PK\x03\x04 no archive", b"\x80\x02 no pickle"],
+    ids=["empty", "html", "zip", "pickle"],
+)
+def test_files_that_are_no_checkpoints_are_refused(kind: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsCorrupt, match=r"weights\.pth is no readable checkpoint"):
+        LOADERS[kind](path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_truncated_files_are_refused(zipped: bool, tmp_path: Path, random_realesrgan: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(torch.load(random_realesrgan, weights_only=True), path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(WeightsCorrupt, match="no readable checkpoint"):
+        load_upscaler(path)
+
+
+def drop_one(state: dict[str, Any]) -> None:
+    del state["body.2.weight"]
+
+
+def reshape_one(state: dict[str, Any]) -> None:
+    state["body.2.weight"] = state["body.2.weight"][:, :-1]
+
+
+def add_one(state: dict[str, Any]) -> None:
+    state["surplus.weight"] = torch.zeros(1)
+
+
+def put_text(state: dict[str, Any]) -> None:
+    state["body.2.weight"] = "text"
+
+
+def empty(state: dict[str, Any]) -> None:
+    state.clear()
+
+
+@pytest.mark.parametrize("damage", [drop_one, reshape_one, add_one, put_text, empty])
+def test_a_checkpoint_must_fit_exactly(damage: Callable[[Any], None], tmp_path: Path, random_realesrgan: Path) -> None:
+    content = torch.load(random_realesrgan, weights_only=True)
+    damage(content["params"])
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    with pytest.raises(WeightsCorrupt, match=r"weights\.pth"):
+        load_upscaler(path)
+
+
+def test_a_missing_file_is_not_called_corrupt(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_upscaler(tmp_path / "none.pth")
+
+
+STARVED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from restoration.errors import OutOfMemory
+from restoration.networks import load_upscaler
+
+upscaler = load_upscaler(Path(sys.argv[1]))
+small = np.zeros((1, 16, 16, 3), np.uint8)
+upscaler(small)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, resource.RLIM_INFINITY))
+try:
+    upscaler(np.zeros((1, 1024, 1024, 3), np.uint8))
+except OutOfMemory as error:
+    print(error, upscaler(small).shape)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits its memory the Linux way")
+def test_running_out_of_memory_is_told_and_survived(random_realesrgan: Path) -> None:
+    """A real limit, met by the real allocator, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", STARVED, random_realesrgan], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("[OUT_OF_MEMORY] The cpu ran out of memory on a batch of shape (1, 1024, 1024, 3)"), (
+        done.stderr
+    )
+    assert "(1, 64, 64, 3)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
+    ],
+    ids=["host", "cuda", "cublas"],
+)
+def test_every_allocator_s_error_becomes_ours(error: Exception) -> None:
+    with pytest.raises(OutOfMemory, match="use smaller batches and tiles"):
+        torch_networks._guarded(torch.device("cpu"), "a test", raising(error))
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="sizes of tensors"):
+        torch_networks._guarded(torch.device("cpu"), "a test", raising(RuntimeError("the sizes of tensors differ")))
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+def test_the_configured_device_is_used_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert networks.resolve_device("cpu") == networks.resolve_device("auto") == "cpu"
+    with pytest.raises(DeviceUnavailable, match="no NVIDIA GPU"):
+        networks.resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert networks.resolve_device("auto") == networks.resolve_device("cuda") == "cuda"
