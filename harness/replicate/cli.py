@@ -17,11 +17,12 @@ from rich.table import Table
 
 from harness.errors import UsageError
 from harness.image import TAG
+from harness.plans import make_plan
 from harness.replicate.server import serve as run_server
 from harness.replicate.service import Service
 from harness.replicate.settings import Rehearsals, Settings
 from harness.replicate.tables import JsonValue
-from harness.service import Plan, choose_gpus, choose_runtime
+from harness.service import Plan
 
 predictions = typer.Typer(help="What the local Replicate ran, and doing it again.", no_args_is_help=True)
 webhooks = typer.Typer(help="What the local Replicate told its callers, and telling it again.", no_args_is_help=True)
@@ -91,9 +92,9 @@ def serve(
 
 
 def _plan(wish: str, image: str, gpus: str | None, replicas: int) -> Plan:
-    runtime, why = choose_runtime(wish, image)
-    typer.echo(f"Runtime: {runtime} ({why})", err=True)
-    return Plan(runtime, image, choose_gpus(gpus, runtime), replicas=replicas)
+    plan, why = make_plan(wish, image, gpus, 0, replicas)
+    typer.echo(f"Runtime: {plan.runtime} ({why})", err=True)
+    return plan
 
 
 def seconds(duration: str) -> float:
