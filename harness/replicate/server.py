@@ -40,6 +40,7 @@ async def _serve(service: Service, on_ready: Callable[[Service], None]) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=75,  # longer than clients keep idle connections: 5 s, as they do, is a race that POSTs lose
         timeout_graceful_shutdown=int(settings.stop_s),
     )
     server = _Server(config, lambda: on_ready(service))
