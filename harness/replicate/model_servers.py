@@ -15,7 +15,8 @@ from harness.model_server.client import ModelServer, Outcome
 from harness.model_server.process import ServerProcess
 from harness.model_server.receiver import Receiver
 from harness.model_server.supervisor import Supervisor
-from harness.service import Plan, runtimes
+from harness.plans import runtimes
+from harness.service import Plan
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 2.0  # with a model that starts, when its schema is known from the last time
