@@ -57,7 +57,7 @@ def _wrong_type(name: str, expected: str) -> Invalid:
 
 def _webhook(body: Mapping[str, Any]) -> Iterable[Invalid]:
     target, events = body.get("webhook"), body.get("webhook_events_filter")
-    if target is not None and not (isinstance(target, str) and _is_http(target)):
+    if target is not None and not (isinstance(target, str) and is_http(target)):
         yield Invalid("format", "webhook", "Does not match format 'uri': expected an http or https URL")
     if events is not None and not (isinstance(events, list) and all(event in EVENTS for event in events)):
         yield Invalid("enum", "webhook_events_filter", f"must be a list of: {', '.join(EVENTS)}")
@@ -65,7 +65,8 @@ def _webhook(body: Mapping[str, Any]) -> Iterable[Invalid]:
         yield _wrong_type("stream", "boolean")
 
 
-def _is_http(url: str) -> bool:
+def is_http(url: str) -> bool:
+    """Whether this is an http or https URL with a host."""
     try:
         parts = urlsplit(url)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -115,7 +116,7 @@ def _not_a_file(value: object) -> str | None:
         except ValueError as error:
             return str(error)
         return None if data else "the data URL is empty"
-    return None if _is_http(value) else "expected an http, https or data URL"
+    return None if is_http(value) else "expected an http, https or data URL"
 
 
 def _refuse_client_object(given: Mapping[str, Any]) -> None:

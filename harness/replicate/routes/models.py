@@ -24,7 +24,7 @@ from harness.replicate.http import (
     service_of,
 )
 from harness.replicate.tables import deployments, models, versions
-from harness.replicate.validation import Invalid, refuse
+from harness.replicate.validation import Invalid, is_http, refuse
 
 _SIZE = 25  # of a page
 _COLLECTION = {
@@ -231,14 +231,16 @@ def _strings(body: Mapping[str, Any], required: tuple[str, ...], optional: tuple
     """Return the named members of a body that are there; raises Problem 422 for missing or mistyped ones."""
     named = {name: body[name] for name in (*required, *optional) if body.get(name) is not None}
     wrong = [name for name, value in named.items() if not isinstance(value, str)]
+    urls = [name for name, value in named.items() if name.endswith("_url") and name not in wrong and value]
     refuse(
         [
             *(Invalid("required", "", f"{name} is required") for name in required if name not in named),
             *(Invalid("invalid_type", name, "Invalid type. Expected: string") for name in wrong),
+            *(Invalid("format", name, "Does not match format 'uri'") for name in urls if not is_http(named[name])),
         ],
         "Request validation failed",
     )
-    return named
+    return {name: value or None if name.endswith("_url") else value for name, value in named.items()}
 
 
 def _instances(body: Mapping[str, Any], *, required: bool) -> dict[str, int]:

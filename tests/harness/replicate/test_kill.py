@@ -25,7 +25,6 @@ from typing import Any, Final
 
 import httpx
 import pytest
-
 from replicate_processes import InstantModelServer, LocalReplicate, free_port, until
 from toy_models import make_toy
 

@@ -17,7 +17,7 @@ class Predictor(BasePredictor):
 
     def predict(
         self,
-        img: Path = Input(description="The photo."),  # noqa: B008 - how Cog declares inputs
+        img: Path = Input(description="The photo."),
         version: str = Input(description="Unused.", default="v1.4", choices=["v1.2", "v1.3", "v1.4", "RestoreFormer"]),
         scale: float = Input(description="Output size over input size.", default=2, ge=0.1, le=10),
         seconds: float = Input(description="How long to take.", default=0, ge=0, le=60),
