@@ -28,6 +28,7 @@ webhooks = typer.Typer(help="What the local Replicate told its callers, and tell
 
 Url = Annotated[str, typer.Option(help="The local Replicate.", envvar="HARNESS_REPLICATE_URL")]
 Token = Annotated[str, typer.Option(help="An API token.", envvar="REPLICATE_API_TOKEN", show_default=False)]
+_ANYBODY = "  Anybody who reaches this address can use it and see what it holds: set --token.\n"
 _URL = "http://127.0.0.1:8000"
 _TOKEN = "r8_local"  # noqa: S105  # any token does, unless the server was started with its own
 
@@ -140,7 +141,7 @@ A local Replicate serves {settings.model} at {url} and keeps its data in {settin
   curl         curl -H "Authorization: Bearer {token}" {url}/v1/predictions
 
   Files in outputs: {settings.outputs}. Version: {version}
-"""
+{"" if settings.loopback or settings.token else _ANYBODY}"""
 
 
 @predictions.command("list")
