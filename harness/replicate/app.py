@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
@@ -29,13 +27,7 @@ _METHODS = ("GET", "POST", "PATCH", "DELETE", "QUERY")
 
 
 def create_app(service: Service) -> Starlette:
-    """Return the application of one local Replicate, which it starts and stops."""
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with service.running():
-            yield
-
+    """Return the application of one local Replicate, which must be running while requests are taken."""
     app = Starlette(
         routes=[
             *streams.ROUTES,  # before files: /files/stream-… is no file's id
@@ -57,7 +49,6 @@ def create_app(service: Service) -> Starlette:
             OSError: _disk_failed,
             Exception: _unexpected,
         },
-        lifespan=lifespan,
     )
     app.state.service = service
     return app

@@ -5,30 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
 import typer
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from harness.errors import UsageError
-from harness.image import TAG
-from harness.plans import make_plan
-from harness.replicate.server import serve as run_server
-from harness.replicate.service import Service
 from harness.replicate.settings import Rehearsals, Settings
 from harness.replicate.tables import JsonValue
 from harness.service import Plan
+
+if TYPE_CHECKING:
+    from harness.replicate.service import Service
 
 predictions = typer.Typer(help="What the local Replicate ran, and doing it again.", no_args_is_help=True)
 webhooks = typer.Typer(help="What the local Replicate told its callers, and telling it again.", no_args_is_help=True)
 
 Url = Annotated[str, typer.Option(help="The local Replicate.", envvar="HARNESS_REPLICATE_URL")]
 Token = Annotated[str, typer.Option(help="An API token.", envvar="REPLICATE_API_TOKEN", show_default=False)]
+_ANYBODY = "  Anybody who reaches this address can use it and see what it holds: set --token.\n"
 _URL = "http://127.0.0.1:8000"
 _TOKEN = "r8_local"  # noqa: S105  # any token does, unless the server was started with its own
 
@@ -52,7 +52,7 @@ def serve(
     model: Annotated[str, typer.Option(help="Name to serve the model as, OWNER/NAME.")] = Settings.model,
     model_server: Annotated[list[str] | None, typer.Option(help="URL of a running model server; repeatable.")] = None,
     runtime: Annotated[str, typer.Option(help="Of model servers to start: auto, process or docker.")] = "auto",
-    image: Annotated[str, typer.Option(help="The image to run in Docker.")] = TAG,
+    image: Annotated[str | None, typer.Option(help="The image to run in Docker; default: the one made here.")] = None,
     gpus: Annotated[str | None, typer.Option(help="all, none, or indices like 0,1; default: all there are.")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="How many model servers to start.")] = 1,
     outputs: Annotated[OutputMode, typer.Option(help="Files in outputs as URLs or data URLs.")] = OutputMode.auto,
@@ -88,13 +88,26 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    uvloop.run(run_server(settings, behind, lambda service: typer.echo(banner(service))))
+    _run(settings, behind)
 
 
-def _plan(wish: str, image: str, gpus: str | None, replicas: int) -> Plan:
-    plan, why = make_plan(wish, image, gpus, 0, replicas)
+def _plan(runtime: str, image: str | None, gpus: str | None, replicas: int) -> Plan:
+    from harness.plans import make_plan  # imports docker and cog, which the other commands need not wait for
+
+    plan, why = make_plan(runtime, image, gpus, 0, replicas)
     typer.echo(f"Runtime: {plan.runtime} ({why})", err=True)
     return plan
+
+
+def _run(settings: Settings, behind: Plan | Sequence[str]) -> None:
+    import uvloop  # this and the store's packages, too, take a while
+
+    from harness.replicate.server import serve as run_server
+
+    def say(service: Service) -> None:
+        typer.echo(banner(settings, service.served.versions[0]))
+
+    uvloop.run(run_server(settings, behind, say))
 
 
 def seconds(duration: str) -> float:
@@ -113,9 +126,8 @@ def per_minute(rate: str) -> int:
     return int(match[1])
 
 
-def banner(service: Service) -> str:
+def banner(settings: Settings, version: str) -> str:
     """Return what a person needs to point each client at the server."""
-    settings = service.settings
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = settings.public_url or f"http://{host}:{settings.port}"
     token = "<the --token>" if settings.token else _TOKEN
@@ -128,8 +140,8 @@ A local Replicate serves {settings.model} at {url} and keeps its data in {settin
   Ruby         Replicate.configure {{ |c| c.api_token = "{token}"; c.api_endpoint_url = "{url}/v1" }}
   curl         curl -H "Authorization: Bearer {token}" {url}/v1/predictions
 
-  Files in outputs: {settings.outputs}. Version: {service.served.versions[0]}
-"""
+  Files in outputs: {settings.outputs}. Version: {version}
+{"" if settings.loopback or settings.token else _ANYBODY}"""
 
 
 @predictions.command("list")

@@ -1,4 +1,4 @@
-"""Forgetting: with --retention, data of predictions and uploads vanish as they do on the hosted service."""
+"""Forgetting: what nothing refers to after a crash, and with --retention what the hosted service forgets."""
 
 from __future__ import annotations
 
@@ -34,3 +34,11 @@ def _forget(connection: Connection, completed_before: str, now: str) -> list[str
     forgotten = predictions.remove_data(connection, completed_before)
     due = table.c.prediction_id.in_(forgotten) | (table.c.expires_at < now)
     return files.remove(connection, list(connection.execute(select(table.c.id).where(due)).scalars()))
+
+
+def sweep(connection: Connection, blobs: Blobs) -> None:
+    """Remove contents that no row names: their prediction was refused or cut short. Only while nothing is accepted."""
+    known = set(connection.execute(select(table.c.sha256).distinct()).scalars())
+    for path in blobs.folder.glob("??/*"):
+        if path.name not in known:
+            path.unlink()

@@ -38,6 +38,7 @@ async def _serve(service: Service, on_ready: Callable[[Service], None]) -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
+        lifespan="off",  # the service runs around it, so that its errors are ours
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,  # longer than clients keep idle connections: 5 s, as they do, is a race that POSTs lose
@@ -45,11 +46,16 @@ async def _serve(service: Service, on_ready: Callable[[Service], None]) -> None:
     )
     server = _Server(config, lambda: on_ready(service))
     with _signals(server):
-        try:
-            await server.serve()
-        except SystemExit as error:  # uvicorn's way to say that it cannot listen
-            message = f"Port {settings.port} of {settings.host} cannot be listened on: choose another --port."
-            raise UsageError(message) from error
+        async with service.running():
+            await _listen(server, settings)
+
+
+async def _listen(server: uvicorn.Server, settings: Settings) -> None:
+    try:
+        await server.serve()
+    except SystemExit as error:  # uvicorn's way to say that it cannot listen
+        message = f"Port {settings.port} of {settings.host} cannot be listened on: choose another --port."
+        raise UsageError(message) from error
 
 
 class _Server(uvicorn.Server):

@@ -47,7 +47,8 @@ class Service:
         self.changes = Changes()
         self.outbox = Outbox(self.database)
         self.lifecycle = Lifecycle(self.database, self.outbox, self.changes, settings)
-        rules = AddressRules.for_server(settings.host, settings.allow_private)
+        private = not settings.strict  # the hosted service reaches public addresses only
+        rules = AddressRules.for_server(settings.host, settings.allow_private) if private else AddressRules()
         self._rules = rules
         self.inputs = Inputs(self.database, self.blobs, rules, settings)
         self.outputs = Outputs(self.blobs, settings, received)
@@ -64,6 +65,7 @@ class Service:
         await asyncio.to_thread(self._open)
         try:
             await self.database.write(lambda c: catalogue.register(c, self.served, version("cog")))
+            await self.database.read(lambda c: retention.sweep(c, self.blobs))
             await self.lifecycle.recover()
             for prediction in await self.database.read(predictions.with_deadline):
                 self.deadlines.watch(prediction)

@@ -109,13 +109,18 @@ class Replicate(httpx.Client):
         return self.prediction(prediction_id)
 
 
+async def _serve(service: Service, server: uvicorn.Server) -> None:
+    async with service.running():
+        await server.serve()
+
+
 @contextmanager
 def replicate(data: Path, *models: Model, **settings: JsonValue) -> Iterator[Replicate]:
     """Run a local Replicate in a thread for the block."""
     service = Service(Settings(data=data, **settings), models or [Model()], DOCUMENT)
-    config = uvicorn.Config(create_app(service), port=0, log_config=None, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(create_app(service), port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=asyncio.run, args=(_serve(service, server),))
     thread.start()
     try:
         until(lambda: server.started or not thread.is_alive())

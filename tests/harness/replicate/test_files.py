@@ -265,3 +265,19 @@ def test_any_other_data_url_is_a_value_error_or_bytes(text: str) -> None:
     except ValueError:
         return
     assert isinstance(data, bytes)
+
+
+def test_contents_that_a_crash_left_without_a_row_are_swept_at_the_next_start(tmp_path: Path) -> None:
+    with replicate(tmp_path) as server:
+        kept = server.create(headers={"Prefer": "wait"}).json()["output"].rpartition("/delivery/")[2]
+        orphan = server.service.blobs.put(b"nobody knows me").path
+    with replicate(tmp_path) as server:
+        assert not orphan.exists()
+        assert server.get(f"/delivery/{kept}").content == PNG
+
+
+def test_strict_fetches_nothing_from_this_machine(tmp_path: Path) -> None:
+    with replicate(tmp_path, strict=True) as server:
+        url = f"{server.base_url.join('/local')}"
+        made = server.create(headers={"Prefer": "wait"}, input={"img": url}).json()
+        assert (made["status"], "not a public address" in made["error"]) == ("failed", True)
