@@ -202,9 +202,8 @@ def test_over_https_outputs_are_what_the_hosted_service_gives(toy: Path, tmp_pat
         until(lambda: (data / "tls" / "bundle.pem").exists(), 60)
         trusted = ssl.create_default_context(cafile=data / "tls" / "bundle.pem")
         headers = {"Authorization": "Bearer x", "Prefer": "wait", "User-Agent": "replicate-python/1.0.7"}
-        with httpx.Client(
-            base_url=f"https://localhost:{port}", verify=trusted, trust_env=False, headers=headers
-        ) as http:
+        url = f"https://localhost:{port}"
+        with httpx.Client(base_url=url, verify=trusted, trust_env=False, headers=headers) as http:
             until(lambda: _answers(http), 30)
             body = {"version": VERSION, "input": {"img": PNG_URL}}
             made = http.post("/v1/predictions", json=body, timeout=60).json()
