@@ -12,7 +12,7 @@ from restoration.errors import ConfigurationError
 
 DetectorName = Literal["resnet50", "mobilenet0.25", "recorded"]
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -27,8 +27,10 @@ class Settings:
     """`recorded` looks faces up in `recorded_detections.json` of the weights directory, for demos and tests."""
     device: Device = "auto"
     """`auto` takes CUDA where there is a GPU."""
-    precision: Precision = "fp32"
-    """What the networks compute in. Everything around them is the same."""
+    precision: Precision = "auto"
+    """What the networks compute in; `auto` takes bf16 where the device has it. Everything around them is the same."""
+    cache: Path | None = None
+    """Where a CPU's converted models are kept; by default beside the weights, or in the user's cache directory."""
     max_input_bytes: int = 100 * 1024 * 1024
     max_input_megapixels: float = 50
     max_output_megapixels: float = 200
@@ -53,7 +55,7 @@ class Settings:
             if text := environment.get(variable):
                 parse: Callable[[str], Any] = type(cls.__dict__[field.name])
                 try:
-                    given[field.name] = Path(text).absolute() if field.name == "weights" else parse(text)
+                    given[field.name] = Path(text).absolute() if field.name in ("weights", "cache") else parse(text)
                 except ValueError as error:
                     raise ConfigurationError(f"{variable} is {text!r}; give a number.") from error
         return cls(**given)
