@@ -8,10 +8,17 @@ HarnessError
 │   ├── NotReady                NOT_READY            it is still starting
 │   ├── Busy                    BUSY                 every slot stayed taken
 │   ├── Unreachable             UNREACHABLE          nothing answers, or not in time
+│   ├── TimedOut                TIMED_OUT            a prediction went beyond its time limit
 │   ├── Crashed                 CRASHED              its worker died
 │   └── InputRejected           INPUT_REJECTED       inputs that its schema forbids
 ├── PredictionFailed            PREDICTION_FAILED    the model answered, with a failure
 ├── DockerError                 DOCKER               the Docker Engine
+│   ├── EngineMissing           DOCKER_NO_ENGINE     none answers, or not to this user
+│   ├── ImageMissing            DOCKER_NO_IMAGE      the engine has no such image
+│   ├── BuildFailed             DOCKER_BUILD         an image could not be built
+│   ├── GpuMissing              DOCKER_NO_GPU        the engine cannot give a container a GPU
+│   ├── PortTaken               DOCKER_PORT_TAKEN    something else listens on the port
+│   └── OutOfMemory             DOCKER_OUT_OF_MEMORY a container went beyond its memory
 └── UsageError                  USAGE                a command or option that makes no sense
 """
 
@@ -68,6 +75,12 @@ class Unreachable(ModelServerError):
     code = "UNREACHABLE"
 
 
+class TimedOut(ModelServerError):
+    """A prediction did not end within its time limit."""
+
+    code = "TIMED_OUT"
+
+
 class Crashed(ModelServerError):
     """The model server's worker died; the server must be restarted."""
 
@@ -90,6 +103,42 @@ class DockerError(HarnessError):
     """The Docker Engine is absent, refused, or lacks something."""
 
     code = "DOCKER"
+
+
+class EngineMissing(DockerError):
+    """No Docker Engine answers, or it does not answer this user."""
+
+    code = "DOCKER_NO_ENGINE"
+
+
+class ImageMissing(DockerError):
+    """The Docker Engine has no such image."""
+
+    code = "DOCKER_NO_IMAGE"
+
+
+class BuildFailed(DockerError):
+    """An image could not be built; what the builder wrote says why."""
+
+    code = "DOCKER_BUILD"
+
+
+class GpuMissing(DockerError):
+    """The Docker Engine cannot give a container a GPU."""
+
+    code = "DOCKER_NO_GPU"
+
+
+class PortTaken(DockerError):
+    """Something else listens on the port that a container should have."""
+
+    code = "DOCKER_PORT_TAKEN"
+
+
+class OutOfMemory(DockerError):
+    """A process in a container was killed because memory ran out."""
+
+    code = "DOCKER_OUT_OF_MEMORY"
 
 
 class UsageError(HarnessError):

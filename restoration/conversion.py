@@ -15,6 +15,7 @@ import torch
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from spandrel.architectures.GFPGAN import GFPGAN
+from spandrel.architectures.RestoreFormer import RestoreFormer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,7 +36,8 @@ _READERS: dict[str, Callable[[Path], TorchNetwork]] = {
 def convert(path: Path, kind: str) -> openvino.Model:
     """Convert the checkpoint at `path` to a model that takes one image, (1, H, W, 3) uint8 RGB.
 
-    Its `rt_info` has under "restoration" what a caller cannot see: "scale", and "bf16" where bf16 keeps the picture.
+    Its `rt_info` has under "restoration" what a caller cannot see: "scale"; "multiple", of which H and W must be one;
+    and "bf16", whether bf16 keeps the picture.
     Raises `WeightsCorrupt`, `OutOfMemory`.
     """
     network = _READERS[kind](path)
@@ -44,9 +46,16 @@ def convert(path: Path, kind: str) -> openvino.Model:
     side = 512 if kind == "restorer" else _EXAMPLE_SIDE
     model = _translate(_trace(network, torch.zeros(1, side, side, 3, dtype=torch.uint8)))
     model.reshape([1, 512, 512, 3] if kind == "restorer" else [1, -1, -1, 3])
-    model.set_rt_info(str(kind != "restorer" or isinstance(network.module, GFPGAN)), ["restoration", "bf16"])
-    model.set_rt_info(str(network.scale if isinstance(network, TorchUpscaler) else 1), ["restoration", "scale"])
+    for name, value in _facts(network).items():
+        model.set_rt_info(str(value), ["restoration", name])
     return model
+
+
+def _facts(network: TorchNetwork) -> dict[str, int]:
+    module, scale = network.module, network.scale if isinstance(network, TorchUpscaler) else 1
+    # RRDB at scale 2 begins by making one pixel of 2x2; spandrel pads for it in a way that a trace cannot follow.
+    multiple = getattr(module, "shuffle_factor", None) or 1
+    return {"bf16": int(not isinstance(module, RestoreFormer)), "scale": scale, "multiple": multiple}
 
 
 class _Traceable(nn.Module):
@@ -61,14 +70,16 @@ class _Traceable(nn.Module):
         return self.compute(images)
 
 
-def _trace(network: TorchNetwork, example: Tensor) -> torch.jit.ScriptModule:
+def _trace(network: TorchNetwork, example: Tensor) -> Any:  # noqa: ANN401  # torch does not annotate it
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sizes that the trace fixes: the example's channels, which never vary
         # Checking a trace means to run the network twice more; the parity tests do it better.
-        return torch.jit.trace(_Traceable(network), example, check_trace=False, strict=False)
+        return torch.jit.trace(  # type: ignore[no-untyped-call]
+            _Traceable(network), example, check_trace=False, strict=False
+        )
 
 
-def _translate(traced: torch.jit.ScriptModule) -> openvino.Model:
+def _translate(traced: Any) -> openvino.Model:  # noqa: ANN401
     """Use the frontend itself: `openvino.convert_model` would send usage statistics over the network, unasked."""
     frontend = FrontEndManager().load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
@@ -93,7 +104,7 @@ class _ModulatedConvolution(nn.Module):
     the network lies at 42 dB from fp32; like this at 47.
     """
 
-    def __init__(self, original: nn.Module) -> None:
+    def __init__(self, original: Any) -> None:  # noqa: ANN401  # spandrel has no types
         super().__init__()
         self.modulation = original.modulation
         self.weight = original.weight[0]

@@ -45,6 +45,11 @@ def converted(path: Path, kind: str, precision: Precision, cache: Path | None) -
     return _keep(convert(path, kind), places, name, precision)
 
 
+def fact(model: openvino.Model, name: str) -> int:
+    """What `conversion.convert` wrote down about a model."""
+    return int(model.get_rt_info(["restoration", name]).astype(str))
+
+
 def _key(path: Path, kind: str, precision: Precision) -> str:
     facts = [_sha256(path), kind, precision, _RECIPE, openvino.get_version()]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
@@ -92,7 +97,8 @@ def _written(model: openvino.Model, directory: Path, precision: Precision) -> op
     """Write the model and read it back: every process then works with the same weights, also the one that converts."""
     directory.mkdir(mode=0o755)
     # fp16 has more digits than bf16; weights beyond its range stay fp32.
-    openvino.save_model(model, directory / "model.xml", compress_to_fp16=precision == "bf16")
+    half = precision == "bf16" and fact(model, "bf16") == 1
+    openvino.save_model(model, directory / "model.xml", compress_to_fp16=half)
     for file in directory.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())  # else a power cut could leave zeros behind a complete name

@@ -23,6 +23,9 @@ Floats = NDArray[np.float32]
 RawDetection = tuple[Floats, Floats, Floats]
 """Per anchor: box regression (A, 4), face score (A,) in [0, 1], landmark regression (A, 10)."""
 
+RECORDED = "recorded_detections.json"
+"""In a weights directory: faces by `photo_key`, for the detector that looks them up."""
+
 _ANCHOR_SIZES = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # stride: anchor sides, in pixels of the network's input
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
 _LEAST_SCORE = 0.97

@@ -108,7 +108,7 @@ def _has_bf16(device: Device) -> bool:
         return openvino_networks.has_bf16()
     import torch
 
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def load_face_restorer(

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import openvino
 
-from restoration.converted import converted
+from restoration.converted import converted, fact
 from restoration.errors import OutOfMemory
 from restoration.networks import Backbone, Floats, Images, Precision
 
@@ -52,7 +52,7 @@ class _Compiled:
 
     def __init__(self, model: openvino.Model, precision: Precision) -> None:
         self.nbytes = sum(op.get_byte_size() for op in model.get_ops() if op.get_type_name() == "Constant")
-        keeps_picture = model.get_rt_info(["restoration", "bf16"]).astype(str) == "True"
+        keeps_picture = fact(model, "bf16")
         options = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision if keeps_picture else "fp32"],
             "PERFORMANCE_HINT": "LATENCY",  # all cores on one image
@@ -81,7 +81,13 @@ class OpenVinoUpscaler(OpenVinoNetwork):
 
     def __init__(self, model: openvino.Model, precision: Precision) -> None:
         super().__init__(model, precision)
-        self.scale = int(model.get_rt_info(["restoration", "scale"]).astype(str))
+        self.scale, self._multiple = fact(model, "scale"), fact(model, "multiple")
+
+    def _run(self, image: Images) -> list[Any]:
+        height, width = image.shape[1:3]
+        padding = ((0, 0), (0, -height % self._multiple), (0, -width % self._multiple), (0, 0))
+        [enlarged] = super()._run(np.pad(image, padding, mode="reflect"))
+        return [enlarged[:, : self.scale * height, : self.scale * width]]
 
 
 class OpenVinoDetector(_Compiled):
@@ -105,5 +111,5 @@ def _guarded(what: str, work: Callable[[], Result]) -> Result:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether an error is an allocator's: OpenVINO wraps all that happens inside it in RuntimeError."""
-    phrases = ("bad_alloc", "bad allocation", "could not create a memory", "out of memory", "Cannot allocate memory")
+    phrases = ("Failed to allocate", "bad_alloc", "bad allocation", "could not create a memory", "out of memory")
     return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)

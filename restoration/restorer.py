@@ -100,7 +100,7 @@ class _Clock:
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 4)
+        self.seconds[name] = round(time.perf_counter() - start, 6)
         log.info("%s: %.2f s", name, self.seconds[name])
 
 
@@ -171,7 +171,7 @@ class Restorer:
     def _detector(self, weights: Weights) -> detection.Detector:
         name = self.settings.detector
         if name == "recorded":
-            return detection.recorded(self.settings.weights / "recorded_detections.json")
+            return detection.recorded(self.settings.weights / detection.RECORDED)
         file = {"resnet50": "detection_Resnet50_Final.pth", "mobilenet0.25": "detection_mobilenet0.25_Final.pth"}[name]
         network = networks.load_face_detector(
             weights.path(file), name, self.device, self.precision, self.settings.cache

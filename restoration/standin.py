@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from restoration.detection import RECORDED, photo_key
 from restoration.errors import WeightsError
 from restoration.weights import WeightFile, Weights, write_atomically, write_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-DETECTIONS = "recorded_detections.json"
 
 TINTS: Mapping[str, tuple[int, int, int]] = {
     "GFPGANv1.4.pth": (0, 0, 0),
@@ -92,19 +91,13 @@ def record_detection(directory: Path, photo: npt.NDArray[np.uint8], faces: Seque
 
 def recorded_detections(directory: Path) -> dict[str, list[RecordedFace]]:
     """The recorded faces by `photo_key`; empty where none were recorded."""
-    path = directory / DETECTIONS
+    path = directory / RECORDED
     return json.loads(path.read_bytes()) if path.exists() else {}
-
-
-def photo_key(photo: npt.NDArray[np.uint8]) -> str:
-    """Name a photo by its pixels: the sha256 of its shape, as "H,W,3:", and of its bytes, row by row."""
-    shape = ",".join(map(str, photo.shape)) + ":"
-    return hashlib.sha256(shape.encode() + photo.tobytes()).hexdigest()
 
 
 def _record(directory: Path, key: str, faces: Sequence[RecordedFace]) -> None:
     recorded = {**recorded_detections(directory), key: list(faces)}
-    write_atomically(directory / DETECTIONS, json.dumps(recorded, indent=2))
+    write_atomically(directory / RECORDED, json.dumps(recorded, indent=2))
 
 
 def _is_complete(directory: Path) -> bool:

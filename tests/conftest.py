@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from restoration.standin import write_standins
 
 SHARED = Path(os.environ.get("RESTORATION_TEST_INPUTS", Path(__file__).resolve().parents[2] / "shared"))
 """Real photographs and a real detector checkpoint, whose rights do not allow them in the repository."""
@@ -27,3 +31,12 @@ def real_detector() -> Path:
     if not path.is_file():
         pytest.skip("no real detector checkpoint here: name its directory's parent in RESTORATION_TEST_INPUTS")
     return path
+
+
+@pytest.fixture(scope="session")
+def standins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A weights directory of stand-ins."""
+    directory = tmp_path_factory.mktemp("standins")
+    write_standins(directory)
+    yield directory
+    shutil.rmtree(directory)  # 1.4 GB, of which pytest would keep three

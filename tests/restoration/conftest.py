@@ -1,4 +1,4 @@
-"""One aligned face, stand-in weights, and random checkpoints in the published format, made once for all tests."""
+"""One aligned face, and random checkpoints in the published format, made once for all tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from spandrel.architectures.RestoreFormer import RestoreFormer
 from torch import nn
 
 from restoration.networks import load_face_restorer
-from restoration.standin import write_standins
 
 ASTRONAUT_LANDMARKS = ((203.6, 101.1), (247.5, 104.6), (223.3, 129.3), (200.9, 138.4), (245.6, 141.2))
 TEMPLATE = (
@@ -42,15 +41,6 @@ def face(astronaut: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Its face, aligned as the restorers expect it, (512, 512, 3) RGB."""
     matrix, _ = cv2.estimateAffinePartial2D(np.array(ASTRONAUT_LANDMARKS), np.array(TEMPLATE), method=cv2.LMEDS)
     return np.asarray(cv2.warpAffine(astronaut, matrix, (512, 512)), np.uint8)
-
-
-@pytest.fixture(scope="session")
-def standins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A weights directory of stand-ins."""
-    directory = tmp_path_factory.mktemp("standins")
-    write_standins(directory)
-    yield directory
-    shutil.rmtree(directory)  # 1.4 GB, of which pytest would keep three
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def pixels_of(restored: Restored) -> Array:
 @pytest.fixture(scope="module")
 def restorer(standins: Path, portrait: Array) -> Restorer:
     """Loaded after the portrait's face went on record."""
-    return Restorer(Settings(weights=standins, detector="recorded", device="cpu"))
+    return Restorer(Settings(weights=standins, detector="recorded", device="cpu", precision="fp32"))
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def expected(photo: Array, matrix: Array, scale: float, tint: tuple[int, int, in
     crop_to_photo = cv2.invertAffineTransform(matrix)
     y, x = np.mgrid[0:512, 0:512].astype(np.float64)
     at = np.stack([crop_to_photo[i, 0] * x + crop_to_photo[i, 1] * y + crop_to_photo[i, 2] for i in (0, 1)])
-    crop = bilinear(photo.astype(np.float64), at)
+    crop = bilinear(photo.astype(np.float64), at, outside=(132, 133, 135))
     halved = crop.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
     passed = cv2.resize(halved, (512, 512), interpolation=cv2.INTER_LINEAR) + np.array(tint)
     mask = np.zeros((512, 512))
@@ -105,9 +105,9 @@ def test_the_result_is_the_enlarged_photo_with_the_known_loss(
     known = expected(portrait, matrix, 2)
     assert enlarged_twice.shape == (400, 360, 3)
     difference = np.abs(enlarged_twice - known)
-    # Rounded to whole grey levels as a crop, by the network, and in the result; and warped in fixed steps by OpenCV.
+    # Rounded to whole grey levels three times: as a crop, by the network, in the result.
     assert difference.max() <= 2.5
-    assert difference.mean() < 0.2
+    assert difference.mean() < 0.3
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_every_scale_gives_its_size_and_the_photo_itself_at_strength_0(
 def test_each_version_answers_for_itself(quick: Restorer, portrait_png: bytes) -> None:
     """Upstream served RestoreFormer to the next caller of GFPGAN. Every switch, there and back."""
     cheek = slice(230, 240), slice(150, 160)
-    seen = {}
+    seen: dict[str, Array] = {}
     for version in ("v1.4", "v1.3", "RestoreFormer", "v1.2", "v1.4"):
         result = pixels_of(quick.restore(portrait_png, Options(version=version, background="lanczos")))[cheek]
         if version in seen:
@@ -268,7 +268,9 @@ def test_pixels_that_do_not_fit_are_out_of_memory_too(
 
 
 def test_face_networks_stay_within_their_bound(standins: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = Settings(weights=standins, detector="recorded", device="cpu", max_network_bytes=800_000_000)
+    settings = Settings(
+        weights=standins, detector="recorded", device="cpu", precision="fp32", max_network_bytes=800_000_000
+    )
     bounded = Restorer(settings)
     with caplog.at_level(logging.INFO):
         for version in ("v1.3", "v1.2", "v1.4"):
@@ -299,7 +301,7 @@ def test_the_engine_checks_its_options_itself(options: dict[str, Any], message: 
 
 def test_missing_and_corrupt_weights_stop_the_start(standins: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.toml").write_bytes((standins / "manifest.toml").read_bytes())
-    settings = Settings(weights=tmp_path, detector="recorded", device="cpu")
+    settings = Settings(weights=tmp_path, detector="recorded", device="cpu", precision="fp32")
     with pytest.raises(WeightsMissing, match=r"GFPGANv1\.4\.pth"):
         Restorer(settings)
     (tmp_path / "GFPGANv1.4.pth").write_bytes(b"not the weights")

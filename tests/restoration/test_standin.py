@@ -12,6 +12,7 @@ import pytest
 import skimage.data
 
 from restoration import standin
+from restoration.detection import RECORDED, photo_key
 from restoration.errors import WeightsError
 from restoration.networks import Precision, load_face_parser, load_face_restorer, load_upscaler
 from restoration.weights import WeightFile, Weights, write_manifest
@@ -81,7 +82,7 @@ def test_real_weights_are_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_the_astronaut_has_a_recorded_face(standins: Path) -> None:
-    [face] = standin.recorded_detections(standins)[standin.photo_key(skimage.data.astronaut())]
+    [face] = standin.recorded_detections(standins)[photo_key(skimage.data.astronaut())]
     x0, y0, x1, y1 = face["box"]
     assert all(x0 < x < x1 and y0 < y < y1 for x, y in face["landmarks"])
     assert len(face["landmarks"]) == 5
@@ -94,14 +95,14 @@ def test_recording_keeps_other_photos_and_tells_shapes_apart(tmp_path: Path) -> 
     standin.record_detection(tmp_path, wide, [one])
     standin.record_detection(tmp_path, tall, [])
 
-    assert standin.recorded_detections(tmp_path) == {standin.photo_key(wide): [one], standin.photo_key(tall): []}
+    assert standin.recorded_detections(tmp_path) == {photo_key(wide): [one], photo_key(tall): []}
 
 
 def test_the_key_of_a_photo_is_as_documented(tmp_path: Path) -> None:
     """Other programs may record detections too."""
     photo = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     standin.record_detection(tmp_path, photo, [])
-    assert list(json.loads((tmp_path / standin.DETECTIONS).read_text())) == [
+    assert list(json.loads((tmp_path / RECORDED).read_text())) == [
         hashlib.sha256(b"2,4,3:" + bytes(range(24))).hexdigest()
     ]
 

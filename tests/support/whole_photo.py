@@ -21,11 +21,12 @@ def whole_photo_reference(canvas: Array, pastes: list[tuple[Array, Array, Array]
     return result
 
 
-def bilinear(picture: Array, at: Array) -> Array:
-    padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)))  # zero beyond the edge
+def bilinear(picture: Array, at: Array, outside: tuple[float, ...] = (0.0,)) -> Array:
+    """Sample (height, width, channels) float64 at x, y = `at`; beyond the edge lies `outside`."""
+    padded = np.pad(picture - np.array(outside), ((1, 1), (1, 1), (0, 0)))
     x, y = (np.clip(at[i] + 1, 0, picture.shape[1 - i] + 0.999999) for i in (0, 1))
     left, top = x.astype(int), y.astype(int)
     right_part, low_part = (x - left)[..., None], (y - top)[..., None]
     upper = padded[top, left] * (1 - right_part) + padded[top, left + 1] * right_part
     lower = padded[top + 1, left] * (1 - right_part) + padded[top + 1, left + 1] * right_part
-    return upper * (1 - low_part) + lower * low_part
+    return np.asarray(upper * (1 - low_part) + lower * low_part + np.array(outside))
