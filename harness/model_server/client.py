@@ -42,6 +42,7 @@ HEALTH_TIMEOUT_S: Final = 20.0  # Cog asks the worker, and a worker inside a lon
 CONNECT_TIMEOUT_S: Final = 5.0
 SLOT_WAIT_S: Final = 5.0  # a finished prediction gives its slot back within milliseconds
 LOGS_EVERY_S: Final = 0.5
+FIRST_LOGS_S: Final = 0.1  # so that a quick prediction is not asked after at all
 EVENT_WAIT_S: Final = 1.0  # the last webhook is sent at about the same time as the answer
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -224,6 +225,7 @@ class ModelServer:
     async def _poll(self, prediction_id: str, heard: _Logs) -> None:
         if heard.listener is None:
             return
+        await asyncio.sleep(FIRST_LOGS_S)
         while True:
             began = time.monotonic()
             try:
