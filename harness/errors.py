@@ -16,6 +16,16 @@ HarnessError
 │   └── AddressRefused          ADDRESS_REFUSED      it, or a webhook's, leads where it must not
 ├── StoreInUse                  STORE_IN_USE         another process owns the local Replicate's store
 ├── Problem                     PROBLEM              a request that the local Replicate refuses
+├── ReleaseError                RELEASE              a push, rollback or comparison
+│   ├── GateFailed              GATE_FAILED          the gate holds the new version back
+│   ├── CredentialRefused       CREDENTIAL           the API token or the registry login, missing or refused
+│   ├── ReplicateFailed         REPLICATE            Replicate's API does not answer, or with a failure
+│   ├── RegistryFailed          REGISTRY             an image registry does not answer, or with a failure
+│   ├── NotPrivate              NOT_PRIVATE          the model exists and anybody can see it
+│   ├── VersionMissing          VERSION_MISSING      the pushed version never appeared
+│   ├── DigestDiffers           DIGEST_DIFFERS       another version appeared than the one that was pushed
+│   ├── SchemaDiffers           SCHEMA_DIFFERS       the pushed version's schema is not the one here
+│   └── SmokeFailed             SMOKE_FAILED         the smoke prediction failed, or gave something else
 ├── DockerError                 DOCKER               the Docker Engine
 │   ├── EngineMissing           DOCKER_NO_ENGINE     none answers, or not to this user
 │   ├── ImageMissing            DOCKER_NO_IMAGE      the engine has no such image
@@ -134,6 +144,66 @@ class AddressRefused(FetchFailed):
     """A URL leads to an address that the local Replicate must not connect to."""
 
     code = "ADDRESS_REFUSED"
+
+
+class ReleaseError(HarnessError):
+    """A push, rollback or comparison cannot go on."""
+
+    code = "RELEASE"
+
+
+class GateFailed(ReleaseError):
+    """The gate holds the new version back."""
+
+    code = "GATE_FAILED"
+
+
+class CredentialRefused(ReleaseError):
+    """The API token or the registry login is missing or refused; the message has the command for it."""
+
+    code = "CREDENTIAL"
+
+
+class ReplicateFailed(ReleaseError):
+    """Replicate's API does not answer, or with a failure."""
+
+    code = "REPLICATE"
+
+
+class RegistryFailed(ReleaseError):
+    """An image registry does not answer, or with a failure."""
+
+    code = "REGISTRY"
+
+
+class NotPrivate(ReleaseError):
+    """The model exists and anybody can see it."""
+
+    code = "NOT_PRIVATE"
+
+
+class VersionMissing(ReleaseError):
+    """The pushed version did not appear in time."""
+
+    code = "VERSION_MISSING"
+
+
+class DigestDiffers(ReleaseError):
+    """Another version appeared than the one that was pushed."""
+
+    code = "DIGEST_DIFFERS"
+
+
+class SchemaDiffers(ReleaseError):
+    """The pushed version's schema is not the one of this folder."""
+
+    code = "SCHEMA_DIFFERS"
+
+
+class SmokeFailed(ReleaseError):
+    """The smoke prediction failed, or gave something else than this folder's model."""
+
+    code = "SMOKE_FAILED"
 
 
 class DockerError(HarnessError):
