@@ -12,7 +12,7 @@ from restoration.errors import ConfigurationError
 
 DetectorName = Literal["resnet50", "mobilenet0.25", "recorded"]
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -29,7 +29,13 @@ class Settings:
         default="resnet50", metadata={"meaning": "or mobilenet0.25; recorded looks faces up, for demos and tests"}
     )
     device: Device = field(default="auto", metadata={"meaning": "cpu or cuda; auto takes CUDA where there is a GPU"})
-    precision: Precision = field(default="fp32", metadata={"meaning": "or bf16: what the networks compute in"})
+    precision: Precision = field(
+        default="auto", metadata={"meaning": "fp32 or bf16; auto takes bf16 where the device computes in it"}
+    )
+    cache: Path | None = field(
+        default=None,
+        metadata={"meaning": "directory for converted models; unset: `.converted` beside the weights, or `~/.cache`"},
+    )
     max_input_bytes: int = field(default=100 * 1024 * 1024, metadata={"meaning": "of the photo's file"})
     max_input_megapixels: float = field(default=50, metadata={"meaning": "of the photo; checked before it is decoded"})
     max_output_megapixels: float = field(default=200, metadata={"meaning": "of the result"})
@@ -55,7 +61,7 @@ class Settings:
             if text := environment.get(variable):
                 parse: Callable[[str], Any] = type(each.default)
                 try:
-                    given[each.name] = Path(text).absolute() if each.name == "weights" else parse(text)
+                    given[each.name] = Path(text).absolute() if each.name in ("weights", "cache") else parse(text)
                 except ValueError as error:
                     raise ConfigurationError(f"{variable} is {text!r}; give a number.") from error
         return cls(**given)
