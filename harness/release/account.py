@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from replicate.deployment import Deployment
 from replicate.exceptions import ReplicateError
 from replicate.model import Model
 from replicate.prediction import Prediction
-from replicate.version import Version
+from replicate.version import Version, Versions
 
 from harness.errors import CredentialRefused, ReplicateFailed, SmokeFailed
 
@@ -92,7 +93,7 @@ class Account:
 
     def version(self, model: str, version: str) -> Version | None:
         """Return a version of a model, None if there is none."""
-        return self._found(lambda: self._client.models.versions.get(model, version))
+        return self._found(lambda: Versions(self._client, model).get(version))
 
     def predict(self, version: str, inputs: Mapping[str, Any], timeout_s: float) -> Prediction:
         """Run a prediction to its end; the one call that costs money, and it is sent once.
@@ -116,13 +117,11 @@ class Account:
 
     def deployments(self, model: str) -> list[Deployment]:
         """Return the account's deployments of a model."""
-        found, page = [], self._again(self._client.deployments.list)
-        while True:
+        page = self._again(self._client.deployments.list)
+        found = list(page.results)
+        while page.next:
+            page = self._again(partial(self._client.deployments.list, page.next))
             found += page.results
-            following = page.next
-            if not following:
-                break
-            page = self._again(lambda url=following: self._client.deployments.list(url))
         return [one for one in found if one.current_release and one.current_release.model == model]
 
     def deploy(self, deployment: Deployment, version: str) -> None:
