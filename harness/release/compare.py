@@ -10,8 +10,9 @@ from typing import Any, Final
 import cv2
 import httpx
 import numpy as np
+from replicate.version import Version
 
-from harness.errors import ModelServerError, PredictionFailed, ReplicateFailed, SmokeFailed
+from harness.errors import ModelServerError, PredictionFailed, ReplicateFailed, SmokeFailed, UsageError
 from harness.inputs import typed_inputs
 from harness.model_server.client import new_prediction_id
 from harness.model_server.files import read_output
@@ -42,6 +43,20 @@ class Likeness:
 def schemas(live: Mapping[str, Any], new: Mapping[str, Any]) -> list[Finding]:
     """Say what callers of `live` would notice of `new`; empty when they can tell nothing."""
     return compare(live, new)
+
+
+def remote_version(account: Account, reference: str) -> Version:
+    """Return the version that "owner/name" (its newest) or "owner/name:version" means. Raises UsageError."""
+    model, _, wanted = reference.partition(":")
+    if model.count("/") != 1:
+        raise UsageError(f"The remote version is OWNER/NAME or OWNER/NAME:VERSION, not {reference!r}.")
+    if not wanted:
+        found = account.model(model)
+        wanted = found.latest_version.id if found and found.latest_version else ""
+    version = account.version(model, wanted) if wanted else None
+    if version is None:
+        raise UsageError(f"{reference} does not exist, or this API token cannot see it.")
+    return version
 
 
 async def local_output(root: Path, inputs: Mapping[str, str]) -> Any:  # noqa: ANN401 - a JSON value

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from replicate.model import Model
 from replicate.version import Version
@@ -27,7 +27,9 @@ from harness.release.releases import Release
 from harness.release.upload import Upload
 
 Smoke = Literal["yes", "no", "ask"]
-Gate = Callable[[Path], Report]
+Live = Mapping[str, Any]
+Gate = Callable[[Live | None], Report]
+"""Checks the folder against the live version's OpenAPI document, None for a first version."""
 
 PRICES: Final = "https://replicate.com/pricing"
 
@@ -94,7 +96,7 @@ def push(request: Request, account: Account, gate: Gate, dialogue: Dialogue) -> 
         HarnessError: whatever stopped it; the same command goes on from there.
     """
     _ready(request, account)
-    report = gate(request.root)
+    report = gate(_live_schema(request, account))
     if report.exit_code != 0:
         raise GateFailed(f"{report.outcome} See harness check.")
     dialogue.say(report.outcome)
@@ -122,6 +124,15 @@ def _ready(request: Request, account: Account) -> str:
     upload.check_login(request.registry)
     account.username()
     return how
+
+
+def _live_schema(request: Request, account: Account) -> Live | None:
+    """Return the document that callers rely on: of the recorded live version, else of the model's newest."""
+    recorded = releases.live(request.model, request.releases)
+    if recorded is not None:
+        return recorded.schema
+    model = account.model(request.model)
+    return model.latest_version.openapi_schema if model and model.latest_version else None
 
 
 def _ensure_model(request: Request, account: Account, dialogue: Dialogue) -> str | None:

@@ -1,4 +1,4 @@
-"""A rehearsal of the push without an account: a registry on this machine, and a local Replicate that takes up from it."""
+"""The push rehearsed without an account: a registry on this machine, and a local Replicate that takes up from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`releases.toml`: what was pushed, so that the gate knows the live version offline and a rollback knows where to go."""
+"""`releases.toml`: what was pushed. The gate reads the live version in it offline, a rollback where it can go."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ def _compact(schema: Mapping[str, Any]) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+    ) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -56,7 +56,9 @@ def serve(
     image: Annotated[str | None, typer.Option(help="The image to run in Docker; default: the one made here.")] = None,
     gpus: Annotated[str | None, typer.Option(help="all, none, or indices like 0,1; default: all there are.")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="How many model servers to start.")] = 1,
-    registry: Annotated[str | None, typer.Option(help="HOST:PORT: serve what is pushed there, and no model here.")] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="HOST:PORT: serve what is pushed there, and no model here.")
+    ] = None,
     outputs: Annotated[OutputMode, typer.Option(help="Files in outputs; https: the whole API.")] = OutputMode.auto,
     strict: Annotated[bool, typer.Option(help="Refuse what the hosted service would refuse.")] = False,
     max_queued: Annotated[int, typer.Option(help="Predictions that may wait.")] = Settings.max_queued,
