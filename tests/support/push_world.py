@@ -1,19 +1,15 @@
-"""A model's folder, a local Replicate that takes up what is pushed, and an account that reaches it through faults."""
+"""All that a push meets in a test; `push_fixtures` makes it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-from faulty_proxy import FaultyProxy, faulty_proxy
-from replicate_in_thread import Replicate, replicate
-from tiny_registry import TinyRegistry, install_cog
+from faulty_proxy import FaultyProxy
+from replicate_in_thread import Replicate
+from tiny_registry import TinyRegistry
 
-from harness.registry import Registry
 from harness.release.account import Account, Retries
 from harness.release.findings import Report
 from harness.release.push import Request, push
@@ -84,57 +80,3 @@ class World:
         owner, name = MODEL.split("/")
         body = {"owner": owner, "name": name, "visibility": visibility, "hardware": "cpu"}
         assert self.replicate.post("/v1/models", json=body).status_code == 201
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A model's folder."""
-    root = tmp_path / "model"
-    root.mkdir()
-    (root / "predict.py").write_text(PREDICTOR)
-    (root / "cog.yaml").write_text('build:\n  python_version: "3.12"\npredict: "predict.py:Predictor"\n')
-    return root
-
-
-@pytest.fixture
-def tiny_registry() -> Iterator[TinyRegistry]:
-    with TinyRegistry() as registry:
-        yield registry
-
-
-@pytest.fixture
-def reader(tiny_registry: TinyRegistry) -> Iterator[Registry]:
-    with closing(Registry(tiny_registry.host)) as registry:
-        yield registry
-
-
-@pytest.fixture
-def world(
-    folder: Path, tmp_path: Path, tiny_registry: TinyRegistry, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    """A push that will succeed, until a test sees to it that it does not; the `cog` command is a small one."""
-    monkeypatch.setattr("harness.replicate.registry_watch.POLL_S", 0.02)
-    monkeypatch.setattr("harness.release.upload.PAUSE_S", 0.01)
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("PATH", install_cog(tmp_path / "bin"))
-    with (
-        replicate(tmp_path / "data", token=TOKEN, registry=tiny_registry.host) as local,
-        faulty_proxy(str(local.base_url)) as proxy,
-        closing(Account(TOKEN, proxy.url, QUICK)) as account,
-    ):
-        local.headers["Authorization"] = f"Bearer {TOKEN}"
-        yield World(folder, tiny_registry, local, proxy, account, Person())
-
-
-@pytest.fixture
-def account_with(world: World) -> Iterator[Callable[[str], Account]]:
-    """Makes accounts with other tokens."""
-    made: list[Account] = []
-
-    def make(token: str) -> Account:
-        made.append(Account(token, world.proxy.url, QUICK))
-        return made[-1]
-
-    yield make
-    for account in made:
-        account.close()

@@ -27,7 +27,7 @@ from harness.release.account import Account
 from harness.release.findings import Finding, Report
 from harness.release.push import plan, push
 
-pytest_plugins = ["push_world"]
+pytest_plugins = ["push_fixtures"]
 
 
 def test_it_creates_a_private_model_and_records_the_version(world: World) -> None:
