@@ -106,10 +106,10 @@ async def _kept() -> str | None:
 
 
 @asynccontextmanager
-async def started() -> AsyncIterator[ModelServer]:
-    """Start a model server in this directory, give it READY, and stop it in the end."""
+async def started(root: Path = Path(".")) -> AsyncIterator[ModelServer]:
+    """Start a model server in `root`, give it READY, and stop it in the end."""
     with tempfile.TemporaryDirectory(prefix="harness-") as directory:
-        process = ServerProcess(Path("."), Path(directory) / "server.log", stop_timeout_s=1)
+        process = ServerProcess(root, Path(directory) / "server.log", stop_timeout_s=1)
         try:
             await process.start()
             async with ModelServer(process.url) as server:

@@ -35,8 +35,8 @@ class Release:
     version: str
     digest: str
     pushed_at: str
-    git_commit: str
-    schema: dict[str, Any]
+    git_commit: str = ""
+    schema: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     gate: str = ""
     figures: dict[str, Any] = field(default_factory=dict)

@@ -47,9 +47,18 @@ class Served:
     def of(cls, model: str, aliases: tuple[str, ...], document: dict[str, Any]) -> Served:
         """Describe the model whose OpenAPI document this is; its version id is the document's hash."""
         own = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        return cls._of(model, (own, *aliases), document)
+
+    @classmethod
+    def pushed(cls, model: str, version: str, document: dict[str, Any]) -> Served:
+        """Describe a version that was pushed as an image; its id is the image's digest."""
+        return cls._of(model, (version,), document)
+
+    @classmethod
+    def _of(cls, model: str, versions: tuple[str, ...], document: dict[str, Any]) -> Served:
         output = document["components"]["schemas"].get("Output", {})
         files = "uri" in (output.get("format"), output.get("items", {}).get("format"))
-        return cls(model, (own, *aliases), document, InputSchema(document), files)
+        return cls(model, versions, document, InputSchema(document), files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +88,10 @@ def register(connection: Connection, served: Served, cog_version: str) -> None:
 class Resolver:
     """Finds what a reference of a client means here."""
 
-    def __init__(self, served: Served, *, strict: bool) -> None:
+    def __init__(self, served: Served, *, strict: bool, pushed: Mapping[str, Served]) -> None:
+        """`pushed`: versions beside those of `served`; it may change."""
         self._served = served
+        self._pushed = pushed
         self._strict = strict
 
     @property
@@ -96,9 +107,10 @@ class Resolver:
         if match["model"] and not match["of"]:
             return self.short_form(match["model"], self._no_version())
         wanted = match["of"] or match["bare"]
-        if wanted not in self._served.versions or match["model"] not in (None, self._served.model):
+        served = self._pushed.get(wanted, self._served)
+        if wanted not in served.versions or match["model"] not in (None, served.model):
             raise self._no_version()
-        return Target(self._served.model, wanted)
+        return Target(served.model, wanted)
 
     def short_form(self, model: str, unknown: Problem) -> Target:
         """Resolve a model without a version, which the hosted service takes for official models only."""
@@ -111,7 +123,7 @@ class Resolver:
 
     def deployment(self, row: Row[Any]) -> Target:
         """Resolve a deployment; raises Problem 422 when its version is not the one served."""
-        if row.version not in self._served.versions:
+        if row.version not in self._served.versions and row.version not in self._pushed:
             raise self._no_version()
         return Target(row.model, row.version, f"{row.owner}/{row.name}")
 

@@ -56,6 +56,7 @@ def serve(
     image: Annotated[str | None, typer.Option(help="The image to run in Docker; default: the one made here.")] = None,
     gpus: Annotated[str | None, typer.Option(help="all, none, or indices like 0,1; default: all there are.")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="How many model servers to start.")] = 1,
+    registry: Annotated[str | None, typer.Option(help="HOST:PORT: serve what is pushed there, and no model here.")] = None,
     outputs: Annotated[OutputMode, typer.Option(help="Files in outputs; https: the whole API.")] = OutputMode.auto,
     strict: Annotated[bool, typer.Option(help="Refuse what the hosted service would refuse.")] = False,
     max_queued: Annotated[int, typer.Option(help="Predictions that may wait.")] = Settings.max_queued,
@@ -78,6 +79,7 @@ def serve(
         token=token,
         public_url=public_url,
         model=model,
+        registry=registry,
         outputs=outputs.value,
         strict=strict,
         max_queued=max_queued,
@@ -85,7 +87,7 @@ def serve(
         rehearsals=rehearsals,
         **({} if data is None else {"data": data}),  # type: ignore[arg-type]  # a Path
     )
-    behind = model_server or _plan(runtime, image, gpus, replicas)
+    behind = model_server or ([] if registry else _plan(runtime, image, gpus, replicas))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -133,8 +135,11 @@ def banner(settings: Settings, version: str) -> str:
     secure = settings.outputs == "https"
     url = settings.public_url or f"{'https' if secure else 'http'}://{host}:{settings.port}"
     token = "<the --token>" if settings.token else _TOKEN
+    served = settings.model
+    if settings.registry is not None:
+        served, version = f"what is pushed to {settings.registry}", "the digest of each push"
     return f"""
-A local Replicate serves {settings.model} at {url} and keeps its data in {settings.data}.
+A local Replicate serves {served} at {url} and keeps its data in {settings.data}.
 
   Python 1.x   export REPLICATE_BASE_URL={url} REPLICATE_API_TOKEN={token}
   Python 2.x   export REPLICATE_BASE_URL={url}/v1 REPLICATE_API_TOKEN={token}

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,6 +57,7 @@ class Intake:
         inputs: Inputs,
         outputs: Outputs,
         served: Served,
+        pushed: Mapping[str, Served],
         settings: Settings,
     ) -> None:
         self._database = database
@@ -63,6 +65,7 @@ class Intake:
         self._inputs = inputs
         self._outputs = outputs
         self._served = served
+        self._pushed = pushed
         self._settings = settings
         # The JavaScript client makes file objects of what streams below /v1/files/ give, and of nothing else.
         self._stream_folder = "files/stream-" if served.streams_files else "streams/"
@@ -87,7 +90,7 @@ class Intake:
         warnings = self._webhook_warnings(submission.body.get("webhook"))
         if submission.destination:
             return submission.body["input"], warnings
-        clean = self._served.inputs.clean
+        clean = self._pushed.get(submission.target.version, self._served).inputs.clean
         if submission.size > MIB:  # long enough to be noticed by everybody else
             given, unknown = await asyncio.to_thread(clean, submission.body["input"])
         else:

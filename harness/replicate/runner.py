@@ -20,6 +20,7 @@ from harness.replicate.lifecycle import Lifecycle
 from harness.replicate.model_servers import Runs
 from harness.replicate.outputs import Outputs
 from harness.replicate.predictions import Prediction
+from harness.replicate.registry_watch import Pushed
 from harness.replicate.settings import Settings
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class Runner:
         inputs: Inputs,
         outputs: Outputs,
         served: Served,
+        pushed: Pushed,
         settings: Settings,
     ) -> None:
         self._servers = servers
@@ -47,6 +49,7 @@ class Runner:
         self._inputs = inputs
         self._outputs = outputs
         self._served = served
+        self._pushed = pushed
         self._settings = settings
         self._turn = asyncio.Lock()  # its waiters are served in order
         self._running: dict[str, asyncio.Task[bool]] = {}
@@ -149,7 +152,10 @@ class Runner:
             raise PredictionFailed("Rehearsal: this prediction was made to fail by --fail-rate.")
 
     async def _run(self, server: Runs, prediction: Prediction, logs: _LogKeeper) -> None:
-        sent = await self._inputs.resolve(prediction.input, self._served.inputs.uris)
+        served = self._pushed.served.get(prediction.version)
+        if served is not None:
+            server = await self._pushed.server(prediction.version)
+        sent = await self._inputs.resolve(prediction.input, (served or self._served).inputs.uris)
         outcome = await server.run(prediction.id, sent, on_logs=logs.add, timeout_s=self._settings.max_run_s)
         output, kept = await self._outputs.keep(outcome.output, prediction.id)
         await logs.settled()

@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.replicate import tls
 from harness.replicate.app import create_app
 from harness.replicate.model_servers import model_document, model_servers, received
+from harness.replicate.registry_watch import NO_MODEL, NoModel
 from harness.replicate.service import Service
 from harness.replicate.settings import Settings
 from harness.service import Plan
@@ -27,8 +28,8 @@ async def serve(settings: Settings, behind: Plan | Sequence[str], on_ready: Call
     """
     settings.data.mkdir(parents=True, exist_ok=True)
     async with model_servers(behind, settings.data) as servers:
-        document = await model_document(servers, settings.data)
-        service = Service(settings, servers, document, received(settings.data))
+        document = await model_document(servers, settings.data) if servers else NO_MODEL
+        service = Service(settings, servers or [NoModel()], document, received(settings.data))
         await _serve(service, on_ready)
 
 

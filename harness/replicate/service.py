@@ -22,6 +22,7 @@ from harness.replicate.model_servers import Runs
 from harness.replicate.outbox import Outbox
 from harness.replicate.outputs import Outputs
 from harness.replicate.predictions import Prediction
+from harness.replicate.registry_watch import NO_MODEL, Pushed
 from harness.replicate.rehearsals import RateLimit
 from harness.replicate.runner import Deadlines, Runner
 from harness.replicate.settings import Settings
@@ -41,8 +42,9 @@ class Service:
         """
         self.settings = settings
         self.served = Served.of(settings.model, settings.version_aliases, document)
-        self.resolver = Resolver(self.served, strict=settings.strict)
         self.database = Database(settings.store)
+        self.pushed = Pushed(self.database, settings.registry, settings.data, settings.model)
+        self.resolver = Resolver(self.served, strict=settings.strict, pushed=self.pushed.served)
         self.blobs = Blobs(settings.blobs)
         self.changes = Changes()
         self.outbox = Outbox(self.database)
@@ -52,8 +54,9 @@ class Service:
         self._rules = rules
         self.inputs = Inputs(self.database, self.blobs, rules, settings)
         self.outputs = Outputs(self.blobs, settings, received)
-        self.intake = Intake(self.database, self.lifecycle, self.inputs, self.outputs, self.served, settings)
-        self.runner = Runner(servers, self.lifecycle, self.inputs, self.outputs, self.served, settings)
+        sides = (self.lifecycle, self.inputs, self.outputs, self.served)
+        self.intake = Intake(self.database, *sides, self.pushed.served, settings)
+        self.runner = Runner(servers, *sides, self.pushed, settings)
         self.deadlines = Deadlines(self._expire)
         self.rate_limit = RateLimit(settings.rehearsals.rate_limit_per_min)
         self.webhook_secret = ""
@@ -64,7 +67,8 @@ class Service:
         """Open the store, put right what the last process left, and serve the queue and the outbox for the block."""
         await asyncio.to_thread(self._open)
         try:
-            await self.database.write(lambda c: catalogue.register(c, self.served, version("cog")))
+            if self.served.document is not NO_MODEL:
+                await self.database.write(lambda c: catalogue.register(c, self.served, version("cog")))
             await self.database.read(lambda c: retention.sweep(c, self.blobs))
             await self.lifecycle.recover()
             for prediction in await self.database.read(predictions.with_deadline):
@@ -84,6 +88,7 @@ class Service:
     async def _background(self) -> AsyncIterator[None]:
         sender = WebhookSender(self.webhook_secret, self._rules, timeout_s=self.settings.webhook_timeout_s)
         tasks = [
+            asyncio.create_task(self.pushed.run(), name="pushed"),
             asyncio.create_task(self.runner.run(), name="runner"),
             asyncio.create_task(deliver_forever(self.outbox, sender), name="webhooks"),
             asyncio.create_task(retention.keep_tidy(self.database, self.blobs, self.settings), name="retention"),

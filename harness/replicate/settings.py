@@ -41,6 +41,7 @@ class Settings:
     model: str = "tencentarc/gfpgan"
     version_aliases: tuple[str, ...] = GFPGAN_VERSIONS
     username: str = "local"
+    registry: str | None = None  # HOST:PORT of a registry whose pushed images become versions
     outputs: Outputs = "auto"
     rehearsals: Rehearsals = Rehearsals()
 

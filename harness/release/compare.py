@@ -1,0 +1,125 @@
+"""Two versions of the model side by side: what callers can tell from the schemas, and what the same input gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import httpx
+import numpy as np
+
+from harness.errors import ModelServerError, PredictionFailed, ReplicateFailed, SmokeFailed
+from harness.inputs import typed_inputs
+from harness.model_server.client import new_prediction_id
+from harness.model_server.files import read_output
+from harness.predicting import PREDICTION_TIMEOUT_S, started
+from harness.release.account import Account
+from harness.release.compat import compare
+from harness.release.findings import Finding
+
+ALIKE_DB: Final = 30.0
+"""PSNR from which two images count as the same picture: other hardware and precision round differently (above 40 dB as
+a rule), another face or another crop stays below 25 dB."""
+
+REMOTE_S: Final = 900.0
+"""How long a prediction may take on Replicate, a cold boot included."""
+
+MAX_BYTES: Final = 200 << 20
+"""Of one output file."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Whether two outputs are alike, and how that was seen, in a few words."""
+
+    alike: bool
+    text: str
+
+
+def schemas(live: Mapping[str, Any], new: Mapping[str, Any]) -> list[Finding]:
+    """Say what callers of `live` would notice of `new`; empty when they can tell nothing."""
+    return compare(live, new)
+
+
+async def local_output(root: Path, inputs: Mapping[str, str]) -> Any:  # noqa: ANN401 - a JSON value
+    """Run the model of a folder once; files in the output are bytes. `inputs`: as typed, a file as `@path`.
+
+    Raises:
+        HarnessError: it cannot be run, or the prediction failed.
+    """
+    async with started(root) as server:
+        given = typed_inputs(inputs, await server.schema())
+        outcome = await server.run(new_prediction_id(), given, timeout_s=PREDICTION_TIMEOUT_S)
+    if outcome.status != "succeeded":
+        raise PredictionFailed(f"The model of {root.resolve()} failed: {outcome.error or outcome.status}.")
+    return _with_content(outcome.output)
+
+
+def remote_output(account: Account, version: str, schema: Mapping[str, Any], inputs: Mapping[str, str]) -> Any:  # noqa: ANN401 - a JSON value
+    """Run a version on Replicate once, which costs money; as `local_output`. Raises SmokeFailed, ReplicateFailed."""
+    files = {name: Path(text[1:]) for name, text in inputs.items() if text.startswith("@")}
+    prediction = account.predict(version, typed_inputs(inputs, schema) | files, REMOTE_S)
+    if prediction.status != "succeeded":
+        raise SmokeFailed(f"Prediction {prediction.id} of {version[:12]} {prediction.status}: {prediction.error}.")
+    return _with_content(prediction.output)
+
+
+def outputs(ours: Any, theirs: Any) -> Likeness:  # noqa: ANN401 - JSON values with bytes for files
+    """Compare two outputs: images by size and PSNR, anything else for equality."""
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        each = [outputs(*pair) for pair in zip(ours, theirs, strict=True)]
+        return Likeness(all(one.alike for one in each), "; ".join(one.text for one in each))
+    if isinstance(ours, bytes) and isinstance(theirs, bytes) and ours != theirs:
+        return _images(_decoded(ours), _decoded(theirs))
+    return Likeness(True, "equal") if ours == theirs else Likeness(False, "different")
+
+
+def _images(ours: np.ndarray | None, theirs: np.ndarray | None) -> Likeness:
+    if ours is None or theirs is None:
+        return Likeness(False, "different files, not both of them images")
+    if ours.shape != theirs.shape:
+        return Likeness(False, f"{_size(ours)} here, {_size(theirs)} there")
+    psnr_db = float(cv2.PSNR(ours, theirs))
+    return Likeness(psnr_db >= ALIKE_DB, f"{_size(ours)}, PSNR {psnr_db:.1f} dB (alike from {ALIKE_DB:.0f} dB)")
+
+
+def _decoded(content: bytes) -> np.ndarray | None:
+    """Return an image as uint8 BGR, alpha left out; None for anything else."""
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    except cv2.error:  # beyond OpenCV's limit of pixels
+        return None
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]} x {image.shape[0]} pixels"
+
+
+def _with_content(output: Any) -> Any:  # noqa: ANN401 - a JSON value
+    """Put the content of each file of an output in the place of its URL."""
+    if isinstance(output, list):
+        return [_with_content(item) for item in output]
+    if isinstance(output, str) and output.startswith("data:"):
+        return read_output(output)[0]
+    if isinstance(output, str) and output.startswith(("http://", "https://")):
+        return _fetched(output)
+    return output
+
+
+def _fetched(url: str) -> bytes:
+    """Fetch an output, without credentials: knowing the URL is enough."""
+    try:
+        with httpx.stream("GET", url, timeout=60, trust_env=url.startswith("https:")) as answer:
+            answer.raise_for_status()
+            content = bytearray()
+            for piece in answer.iter_bytes():
+                content += piece
+                if len(content) > MAX_BYTES:
+                    raise ModelServerError(f"An output exceeds {MAX_BYTES:,} bytes.")
+            return bytes(content)
+    except httpx.HTTPError as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ReplicateFailed(f"An output cannot be fetched ({reason}); run the same command again.") from error
