@@ -20,10 +20,10 @@ from harness.predicting import PREDICTION_TIMEOUT_S, started
 from harness.release.account import Account
 from harness.release.compat import compare
 from harness.release.findings import Finding
+from harness.release.similarity import Pixels, ssim
 
-ALIKE_DB: Final = 30.0
-"""PSNR from which two images count as the same picture: other hardware and precision round differently (above 40 dB as
-a rule), another face or another crop stays below 25 dB."""
+ALIKE_SSIM: Final = 0.98
+"""From here on two images count as the same picture: other hardware and precision round differently, no more."""
 
 REMOTE_S: Final = 900.0
 """How long a prediction may take on Replicate, a cold boot included."""
@@ -83,7 +83,7 @@ def remote_output(account: Account, version: str, schema: Mapping[str, Any], inp
 
 
 def outputs(ours: Any, theirs: Any) -> Likeness:  # noqa: ANN401 - JSON values with bytes for files
-    """Compare two outputs: images by size and PSNR, anything else for equality."""
+    """Compare two outputs: images by size and SSIM, anything else for equality."""
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         each = [outputs(*pair) for pair in zip(ours, theirs, strict=True)]
         return Likeness(all(one.alike for one in each), "; ".join(one.text for one in each))
@@ -92,24 +92,25 @@ def outputs(ours: Any, theirs: Any) -> Likeness:  # noqa: ANN401 - JSON values w
     return Likeness(True, "equal") if ours == theirs else Likeness(False, "different")
 
 
-def _images(ours: np.ndarray | None, theirs: np.ndarray | None) -> Likeness:
+def _images(ours: Pixels | None, theirs: Pixels | None) -> Likeness:
     if ours is None or theirs is None:
         return Likeness(False, "different files, not both of them images")
     if ours.shape != theirs.shape:
         return Likeness(False, f"{_size(ours)} here, {_size(theirs)} there")
-    psnr_db = float(cv2.PSNR(ours, theirs))
-    return Likeness(psnr_db >= ALIKE_DB, f"{_size(ours)}, PSNR {psnr_db:.1f} dB (alike from {ALIKE_DB:.0f} dB)")
+    similarity = ssim(ours, theirs)
+    return Likeness(similarity >= ALIKE_SSIM, f"{_size(ours)}, SSIM {similarity:.4f} (alike from {ALIKE_SSIM})")
 
 
-def _decoded(content: bytes) -> np.ndarray | None:
+def _decoded(content: bytes) -> Pixels | None:
     """Return an image as uint8 BGR, alpha left out; None for anything else."""
     try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        return None if image is None else np.asarray(image, np.uint8)
     except cv2.error:  # beyond OpenCV's limit of pixels
         return None
 
 
-def _size(image: np.ndarray) -> str:
+def _size(image: Pixels) -> str:
     return f"{image.shape[1]} x {image.shape[0]} pixels"
 
 

@@ -98,8 +98,7 @@ def push(request: Request, account: Account, gate: Gate, dialogue: Dialogue) -> 
     _ready(request, account)
     report = gate(_live_schema(request, account))
     if report.exit_code != 0:
-        raise GateFailed(f"{report.outcome} See harness check.")
-    dialogue.say(report.outcome)
+        raise GateFailed(f"{report.outcome} The table above says what to do.")
     before = _ensure_model(request, account, dialogue)
     digest = upload.push(request.upload, dialogue.say)
     version = _appeared(request, account, digest, before)

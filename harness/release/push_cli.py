@@ -18,6 +18,7 @@ from rich.table import Table
 from harness.errors import UsageError
 from harness.inputs import parse_pairs
 from harness.release import releases as records
+from harness.terminal import Progress
 
 if TYPE_CHECKING:
     from harness.release.account import Account
@@ -114,12 +115,15 @@ def _rehearsed(request: Request) -> Iterator[tuple[Request, Account]]:
 
 def _gate(request: Request, live: Mapping[str, Any] | None) -> Report:
     from harness.release import gate
+    from harness.release.report import show
 
-    recorded = records.live(request.model, request.root / records.FILE)
+    recorded = records.live(request.model, request.releases)
     figures = recorded.figures if recorded and recorded.figures else None
     checks = gate.Request(root=request.root, live=dict(live) if live else None, figures=figures)
-    terminal = Terminal(agreed=False)
-    return asyncio.run(gate.check(checks, lambda name: terminal.say(f"Gate: {name}")))
+    with Progress("checking") as progress:
+        report = asyncio.run(gate.check(checks, progress.now))
+    show(report, Console(stderr=True))
+    return report
 
 
 def _inputs(pairs: list[str] | None, root: Path) -> dict[str, str]:

@@ -93,7 +93,7 @@ def login_command(host: str) -> str:
     return f"docker login {host}"
 
 
-def push(upload: Upload, say: Say, pause_s: float = PAUSE_S) -> str:
+def push(upload: Upload, say: Say) -> str:
     """Build and push; returns the digest ("sha256:...") that the registry has then.
 
     Raises:
@@ -113,7 +113,7 @@ def push(upload: Upload, say: Say, pause_s: float = PAUSE_S) -> str:
             return once(upload)
         except _Interrupted as error:
             say(f"{error} Try {attempt + 1} of {TRIES}.")
-            time.sleep(pause_s * attempt)
+            time.sleep(PAUSE_S * attempt)
     return once(upload)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: a model's folder, a local Replicate that takes up what is pushed, an account that reaches it through faults."""
+"""Fixtures: a folder, a local Replicate taking up what is pushed, and an account that reaches it through faults."""
 
 from __future__ import annotations
 

@@ -20,14 +20,14 @@ MODEL = "local/toy"
 PASSED = Report(checks={"schema": "passed"}, figures={"setup_s": 1.5})
 QUICK = Retries(tries=3, pause_s=0.01, poll_s=0.02)
 
-PREDICTOR = '''
+PREDICTOR = """
 from cog import BasePredictor, Input
 
 
 class Predictor(BasePredictor):
     def predict(self, text: str = Input(description="Said again.", default="hello")) -> str:
         return text
-'''
+"""
 
 
 @dataclass

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from push_world import MODEL, TOKEN, World
 from faulty_proxy import Fault
+from push_world import MODEL, TOKEN, World
 
 from harness import schema
 from harness.errors import (
@@ -97,7 +98,7 @@ def test_a_name_that_is_none_is_refused(world: World) -> None:
 
 
 def fails_then_finishes(
-    world: World, error: type[HarnessError], match: str, mend: Callable[[], object], **options: object
+    world: World, error: type[HarnessError], match: str, mend: Callable[[], object], **options: Any  # noqa: ANN401 - Request's
 ) -> None:
     """Push, see it fail as expected without a record, mend the cause, push again: one release."""
     with pytest.raises(error, match=match):
@@ -205,7 +206,9 @@ def test_a_version_with_another_schema_is_not_recorded(world: World) -> None:
 
 def test_a_refused_registry_login_is_told_with_its_own_command(world: World) -> None:
     program = world.root.parent / "bin" / "cog"
-    program.write_text('#!/bin/sh\n[ "$1" = --version ] && { echo cog version 0.23.1; exit; }\necho unauthorized >&2; exit 1\n')
+    program.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && { echo cog version 0.23.1; exit; }\necho unauthorized >&2; exit 1\n'
+    )
     with pytest.raises(CredentialRefused, match="docker login"):
         world.push()
 
