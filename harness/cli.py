@@ -18,6 +18,7 @@ from harness import weights as weights_commands
 from harness.errors import HarnessError, PredictionFailed
 from harness.follow import follow
 from harness.inputs import parse_pairs
+from harness.release import check_cli
 from harness.replicate import cli as replicate
 from harness.terminal import Progress
 from restoration.errors import RestorationError
@@ -27,6 +28,7 @@ app.add_typer(weights_commands.app, name="weights")
 app.add_typer(replicate.predictions, name="predictions")
 app.add_typer(replicate.webhooks, name="webhooks")
 app.command()(replicate.serve)
+app.command()(check_cli.check)
 
 
 @app.command()
