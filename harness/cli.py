@@ -18,7 +18,7 @@ from harness import weights as weights_commands
 from harness.errors import HarnessError, PredictionFailed
 from harness.follow import follow
 from harness.inputs import parse_pairs
-from harness.release import push_cli
+from harness.release import check_cli, push_cli
 from harness.replicate import cli as replicate
 from harness.terminal import Progress
 from restoration.errors import RestorationError
@@ -28,7 +28,7 @@ app.add_typer(weights_commands.app, name="weights")
 app.add_typer(replicate.predictions, name="predictions")
 app.add_typer(replicate.webhooks, name="webhooks")
 app.command()(replicate.serve)
-for shipping in (push_cli.push, push_cli.releases, push_cli.rollback, push_cli.compare):
+for shipping in (check_cli.check, push_cli.push, push_cli.releases, push_cli.rollback, push_cli.compare):
     app.command()(shipping)
 
 

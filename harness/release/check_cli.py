@@ -1,21 +1,23 @@
-"""`harness check`."""
+"""The command `check`: the gate alone."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from harness.errors import UsageError
 from harness.terminal import Progress
 
-app = typer.Typer()
+LIVE = "live"
+"""Says that Replicate knows the live version."""
 
 
-@app.command()
 def check(
     against: Annotated[
         str, typer.Option(help="The live version: releases.toml, an OpenAPI document, or live (asks Replicate).")
@@ -36,7 +38,7 @@ def check(
     """Check whether this version may be pushed: 0 yes, 1 something is wrong, 3 it breaks callers."""
     from harness.release import fuzz, gate, report  # imports cog, docker and hypothesis, as in `harness up`
 
-    live, figures = gate.against(against, model)
+    live, figures = (_asked(model), None) if against == LIVE else gate.against(against, model)
     request = gate.Request(
         live=live,
         figures=figures,
@@ -55,3 +57,14 @@ def check(
     if markdown is not None:
         markdown.write_text(report.as_markdown(found), encoding="utf-8")
     raise typer.Exit(found.exit_code)
+
+
+def _asked(model: str | None) -> dict[str, Any] | None:
+    """Ask Replicate for the newest version's OpenAPI document; None where there is no version yet."""
+    from harness.release.account import Account
+
+    if model is None:
+        raise UsageError("Name the model to compare with: harness check --against live --model OWNER/NAME.")
+    with closing(Account.from_environment()) as account:
+        found = account.model(model)
+    return found.latest_version.openapi_schema if found and found.latest_version else None

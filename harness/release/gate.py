@@ -80,17 +80,16 @@ async def check(request: Request, say: Say = lambda _: None) -> Report:
     return report
 
 
-def against(what: str, root: Path = Path(".")) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the live version's document and figures from `what`: releases.toml, or a file with a document.
+def against(what: str, model: str | None = None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return the live version's document and figures from a releases.toml, or from a file with a document.
 
-    Raises UsageError for a file that is neither.
+    model: "owner/name", for a releases.toml of several. Raises UsageError for a file that is neither.
     """
-    path = root / what
-    if path.suffix == ".toml":
-        release = releases.live(path=path)
+    if what.endswith(".toml"):
+        release = releases.live(model, Path(what))
         return (release.schema, release.figures or None) if release else (None, None)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(Path(what).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{what} is no OpenAPI document ({error}); name releases.toml, a JSON file, or live.") from error
     return document, None

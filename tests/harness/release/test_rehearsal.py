@@ -62,7 +62,8 @@ def name(registry: str) -> Iterator[str]:
     model = f"rehearsal/{uuid.uuid4().hex[:8]}"
     yield model
     with connected() as client:
-        client.images.remove(f"{registry}/{model}", force=True)
+        for image in client.images.list(f"{registry}/{model}"):
+            client.images.remove(image.id, force=True)
 
 
 def harness(*words: str) -> subprocess.CompletedProcess[str]:
