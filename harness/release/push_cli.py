@@ -18,6 +18,7 @@ from rich.table import Table
 from harness.errors import UsageError
 from harness.inputs import parse_pairs
 from harness.release import releases as records
+from harness.release.releases import Release
 from harness.terminal import Progress
 
 if TYPE_CHECKING:
@@ -87,7 +88,10 @@ def push(
         if dry_run:
             typer.echo("\n".join(pushing.plan(ready, account)))
             return
-        release = pushing.push(ready, account, lambda live: _gate(ready, live), Terminal(agreed=False))
+        last = records.live(None if rehearse else model, root / records.FILE)
+        release = pushing.push(ready, account, lambda live: _gate(root, live, last), Terminal(agreed=False))
+    if rehearse:
+        typer.echo("That was a rehearsal: nothing has left this machine, and nothing was recorded.", err=True)
     typer.echo(f"{release.model}:{release.version}")
 
 
@@ -113,13 +117,14 @@ def _rehearsed(request: Request) -> Iterator[tuple[Request, Account]]:
             yield rehearsed, account
 
 
-def _gate(request: Request, live: Mapping[str, Any] | None) -> Report:
+def _gate(root: Path, live: Mapping[str, Any] | None, last: Release | None) -> Report:
+    """Check against `live`, the model's version on Replicate, else against the `last` release; shows the report."""
     from harness.release import gate
     from harness.release.report import show
 
-    recorded = records.live(request.model, request.releases)
-    figures = recorded.figures if recorded and recorded.figures else None
-    checks = gate.Request(root=request.root, live=dict(live) if live else None, figures=figures)
+    document = live or (last.schema if last else None)
+    figures = last.figures if last and last.figures else None
+    checks = gate.Request(root=root, live=dict(document) if document else None, figures=figures)
     with Progress("checking") as progress:
         report = asyncio.run(gate.check(checks, progress.now))
     show(report, Console(stderr=True))
