@@ -63,9 +63,10 @@ class AnyPrefix:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on with the bare path."""
         if scope["type"] == "http":
-            path = scope["path"].removeprefix(_PREFIX + "/v1/") if scope["path"].startswith("/v1/v1/") else None
-            path = path if path is not None else scope["path"].removeprefix(_PREFIX + "/")
-            scope = {**scope, "path": "/" + path.lstrip("/")}
+            path = scope["path"]
+            for _ in range(2):
+                path = path.removeprefix(_PREFIX) if path.startswith(f"{_PREFIX}/") else path
+            scope = {**scope, "path": path}
         await self._app(scope, receive, send)
 
 

@@ -41,6 +41,7 @@ class OutputMode(StrEnum):
     auto = "auto"
     http = "http"
     data = "data"
+    https = "https"
 
 
 def serve(
@@ -55,7 +56,7 @@ def serve(
     image: Annotated[str | None, typer.Option(help="The image to run in Docker; default: the one made here.")] = None,
     gpus: Annotated[str | None, typer.Option(help="all, none, or indices like 0,1; default: all there are.")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="How many model servers to start.")] = 1,
-    outputs: Annotated[OutputMode, typer.Option(help="Files in outputs as URLs or data URLs.")] = OutputMode.auto,
+    outputs: Annotated[OutputMode, typer.Option(help="Files in outputs; https: the whole API.")] = OutputMode.auto,
     strict: Annotated[bool, typer.Option(help="Refuse what the hosted service would refuse.")] = False,
     max_queued: Annotated[int, typer.Option(help="Predictions that may wait.")] = Settings.max_queued,
     allow_private: Annotated[list[str] | None, typer.Option(help="Network that URLs may lead to, as CIDR.")] = None,
@@ -129,7 +130,8 @@ def per_minute(rate: str) -> int:
 def banner(settings: Settings, version: str) -> str:
     """Return what a person needs to point each client at the server."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = settings.public_url or f"http://{host}:{settings.port}"
+    secure = settings.outputs == "https"
+    url = settings.public_url or f"{'https' if secure else 'http'}://{host}:{settings.port}"
     token = "<the --token>" if settings.token else _TOKEN
     return f"""
 A local Replicate serves {settings.model} at {url} and keeps its data in {settings.data}.
@@ -141,7 +143,13 @@ A local Replicate serves {settings.model} at {url} and keeps its data in {settin
   curl         curl -H "Authorization: Bearer {token}" {url}/v1/predictions
 
   Files in outputs: {settings.outputs}. Version: {version}
-{"" if settings.loopback or settings.token else _ANYBODY}"""
+{_trust(settings) if secure else ""}{"" if settings.loopback or settings.token else _ANYBODY}"""
+
+
+def _trust(settings: Settings) -> str:
+    folder = settings.tls.resolve()
+    python, javascript = f"SSL_CERT_FILE={folder / 'bundle.pem'}", f"NODE_EXTRA_CA_CERTS={folder / 'authority.pem'}"
+    return f"  Python: export {python}   JavaScript: export {javascript}   curl: --cacert {folder / 'authority.pem'}\n"
 
 
 @predictions.command("list")

@@ -139,6 +139,10 @@ class Lifecycle:
         return prediction
 
     async def _published(self, change: Awaitable[Prediction | None]) -> Prediction | None:
+        """Tell those who watch; also when the caller is cancelled, because the change is made all the same."""
+        return await asyncio.shield(self._publish(change))
+
+    async def _publish(self, change: Awaitable[Prediction | None]) -> Prediction | None:
         prediction = await change
         if prediction is not None:
             self._changes.publish(prediction)

@@ -15,7 +15,6 @@ from harness.model_server.client import ModelServer, Outcome
 from harness.model_server.process import ServerProcess
 from harness.model_server.receiver import Receiver
 from harness.model_server.supervisor import Supervisor
-from harness.plans import runtimes
 from harness.service import Plan
 
 _log = logging.getLogger(__name__)
@@ -75,6 +74,8 @@ async def model_servers(behind: Plan | Sequence[str], data: Path) -> AsyncIterat
         if not isinstance(behind, Plan):
             yield [await stack.enter_async_context(ModelServer(url)) for url in behind]
             return
+        from harness.plans import runtimes  # imports docker and cog
+
         receiver = await stack.enter_async_context(Receiver(received(data))) if behind.runtime == "process" else None
         supervisors = [Supervisor(runtime, receiver=receiver) for runtime in runtimes(behind, data)]
         for runtime in (supervisor.runtime for supervisor in supervisors):

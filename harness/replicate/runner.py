@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import OperationalError
 
@@ -20,6 +21,8 @@ from harness.replicate.model_servers import Runs
 from harness.replicate.outputs import Outputs
 from harness.replicate.predictions import Prediction
 from harness.replicate.settings import Settings
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _READY_S = 60.0  # how long one look at a starting model server lasts
@@ -89,7 +92,7 @@ class Runner:
             while True:
                 self._lifecycle.queued.clear()
                 await self._boot()
-                prediction = await self._lifecycle.claim()
+                prediction = await _persistently(self._lifecycle.claim)
                 if prediction is not None:
                     return prediction
                 await self._lifecycle.queued.wait()
@@ -108,7 +111,7 @@ class Runner:
         """
         task = asyncio.create_task(self._attempt(server, prediction))
         self._running[prediction.id] = task
-        if prediction.id in self._cancelled:
+        if prediction.cancel_requested or prediction.id in self._cancelled:
             task.cancel()
         try:
             await asyncio.wait({task})
@@ -128,7 +131,7 @@ class Runner:
             self._refuse(prediction)
             await self._run(server, prediction, logs)
         except (Unreachable, NotReady, Busy):  # it never began
-            await self._lifecycle.requeue(prediction.id, lost=False)
+            await self._requeue(prediction, lost=False)
             return False
         except Crashed as error:
             await logs.settled()
@@ -164,20 +167,26 @@ class Runner:
         """Try once more after the model server was lost; a prediction that loses two is to blame itself."""
         _log.warning("model server lost under prediction %s: %s", prediction.id, error)
         if prediction.losses == 0:
-            await self._lifecycle.requeue(prediction.id, lost=True)
+            await self._requeue(prediction, lost=True)
         else:
             reason = f"The model server was lost twice while it ran this prediction; the last time: {error}"
             await self._finish(prediction, "failed", error=reason)
 
+    async def _requeue(self, prediction: Prediction, *, lost: bool) -> None:
+        await _persistently(lambda: self._lifecycle.requeue(prediction.id, lost=lost))
+
     async def _finish(self, prediction: Prediction, status: str, **ending: Any) -> None:  # noqa: ANN401  # passed on
-        """Store how a prediction ended; a full disk delays that and loses nothing."""
-        while True:
-            try:
-                await self._lifecycle.finish(prediction.id, status, **ending)
-                return
-            except OperationalError as error:
-                _log.error("cannot store the end of prediction %s, trying again: %s", prediction.id, error.orig)
-                await asyncio.sleep(_AGAIN_S)
+        await _persistently(lambda: self._lifecycle.finish(prediction.id, status, **ending))
+
+
+async def _persistently(change: Callable[[], Awaitable[T]]) -> T:
+    """Make a change of the store, however long it takes: a full disk delays it and loses nothing."""
+    while True:
+        try:
+            return await change()
+        except OperationalError as error:
+            _log.error("the store cannot be written, trying again: %s", error.orig)
+            await asyncio.sleep(_AGAIN_S)
 
 
 def _reason(error: Exception) -> str:
@@ -206,7 +215,8 @@ class _LogKeeper:
     async def _after(self, previous: asyncio.Task[object] | None, piece: str) -> None:
         if previous is not None:
             await previous
-        await self._lifecycle.add_logs(self._prediction_id, piece)
+        with contextlib.suppress(OperationalError):  # what the outcome says of logs comes later, and counts
+            await self._lifecycle.add_logs(self._prediction_id, piece)
 
     async def settled(self) -> None:
         """Return when every piece is stored."""

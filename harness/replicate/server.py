@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from harness.errors import UsageError
+from harness.replicate import tls
 from harness.replicate.app import create_app
 from harness.replicate.model_servers import model_document, model_servers, received
 from harness.replicate.service import Service
@@ -33,6 +34,7 @@ async def serve(settings: Settings, behind: Plan | Sequence[str], on_ready: Call
 
 async def _serve(service: Service, on_ready: Callable[[Service], None]) -> None:
     settings = service.settings
+    shown = tls.certificates(settings.tls, settings.host) if settings.outputs == "https" else None
     config = uvicorn.Config(
         create_app(service),
         host=settings.host,
@@ -43,6 +45,8 @@ async def _serve(service: Service, on_ready: Callable[[Service], None]) -> None:
         server_header=False,
         timeout_keep_alive=75,  # longer than clients keep idle connections: 5 s, as they do, is a race that POSTs lose
         timeout_graceful_shutdown=int(settings.stop_s),
+        ssl_certfile=shown.server if shown else None,
+        ssl_keyfile=shown.key if shown else None,
     )
     server = _Server(config, lambda: on_ready(service))
     with _signals(server):

@@ -75,6 +75,11 @@ class Settings:
         return self.data / "store.sqlite"
 
     @property
+    def tls(self) -> Path:
+        """The folder of certificates."""
+        return self.data / "tls"
+
+    @property
     def blobs(self) -> Path:
         """The folder of file contents."""
         return self.data / "blobs"

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from replicate_in_thread import Model, replicate
 from replicate_processes import until
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from harness.errors import Crashed, InputRejected, SetupFailed, Unreachable
+from harness.replicate import predictions
 from harness.replicate.settings import Rehearsals
 
 
@@ -187,3 +190,19 @@ def test_rehearsed_failures_repeat_with_the_seed(tmp_path: Path) -> None:
     first = statuses("one")
     assert set(first) == {"failed", "succeeded"}
     assert statuses("two") == first
+
+
+def test_a_store_that_fails_for_a_moment_delays_the_queue_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, failures = predictions.claim, [OperationalError("", {}, Exception("database or disk is full"))] * 2
+
+    def failing(connection: Connection) -> predictions.Prediction | None:
+        if failures:
+            raise failures.pop()
+        return claim(connection)
+
+    with replicate(tmp_path) as server:
+        monkeypatch.setattr(predictions, "claim", failing)
+        assert server.create(headers={"Prefer": "wait"}).json()["status"] == "succeeded"
+        assert failures == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -189,3 +190,33 @@ def test_durations_and_rates_are_read_as_people_write_them() -> None:
     for wrong in ("6", "0/min", "6/s"):
         with pytest.raises(UsageError):
             per_minute(wrong)
+
+
+def test_over_https_outputs_are_what_the_hosted_service_gives(toy: Path, tmp_path: Path) -> None:
+    """A client that trusts the printed bundle gets https: URLs, which the SDKs make file objects of."""
+    data, port = tmp_path / "data", str(free_port())
+    words = ["serve", "--port", port, "--data", str(data), "--outputs", "https", "--runtime", "process"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TOY_MARKS": ""}
+    process = subprocess.Popen([sys.executable, "-m", "harness", *words], cwd=toy, env=environment)
+    try:
+        until(lambda: (data / "tls" / "bundle.pem").exists(), 60)
+        trusted = ssl.create_default_context(cafile=data / "tls" / "bundle.pem")
+        headers = {"Authorization": "Bearer x", "Prefer": "wait", "User-Agent": "replicate-python/1.0.7"}
+        url = f"https://localhost:{port}"
+        with httpx.Client(base_url=url, verify=trusted, trust_env=False, headers=headers) as http:
+            until(lambda: _answers(http), 30)
+            body = {"version": VERSION, "input": {"img": PNG_URL}}
+            made = http.post("/v1/predictions", json=body, timeout=60).json()
+            assert made["output"].startswith(f"{url}/delivery/")
+            assert http.get(made["output"]).content == PNG
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert (data / "tls" / "authority.key").stat().st_mode & 0o077 == 0
+
+
+def _answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/v1/account").is_success
+    except httpx.TransportError:
+        return False
