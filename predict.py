@@ -81,7 +81,7 @@ class Predictor(BasePredictor):  # type: ignore[misc]  # Cog ships no types
         self.record_metric("width", restored.size[0])
         self.record_metric("height", restored.size[1])
         self.record_metric("device", self.restorer.device)
-        self.record_metric("precision", self.restorer.settings.precision)
+        self.record_metric("precision", self.restorer.precision)
         for stage, seconds in restored.seconds.items():
             self.record_metric(f"seconds.{stage}", seconds)
 

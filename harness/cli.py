@@ -8,13 +8,13 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from harness import predicting, service, weights
+from harness import predicting, service
+from harness import weights as weights_commands
 from harness.errors import HarnessError, PredictionFailed
 from harness.follow import follow
 from harness.inputs import parse_pairs
@@ -23,7 +23,7 @@ from harness.terminal import Progress
 from restoration.errors import RestorationError
 
 app = typer.Typer(help="Run, try, check and ship a Cog model.", no_args_is_help=True, pretty_exceptions_enable=False)
-app.add_typer(weights.app, name="weights")
+app.add_typer(weights_commands.app, name="weights")
 app.add_typer(replicate.predictions, name="predictions")
 app.add_typer(replicate.webhooks, name="webhooks")
 app.command()(replicate.serve)
@@ -60,10 +60,9 @@ def status() -> None:
     if kept is None:
         typer.echo("No model server is up; start one: harness up.")
         raise typer.Exit(1)
-    table = Table("server", "address", "state", "restarts", "last reason")
     for replica in kept.replicas:
-        table.add_row(replica.name, replica.url, replica.phase, str(replica.restarts), replica.reason)
-    Console().print(table)
+        reason = f": {replica.reason}" if replica.reason else ""
+        typer.echo(f"{replica.phase:10} {replica.url}  {replica.name}, {replica.restarts} restarts{reason}")
     raise typer.Exit(0 if kept.ready else 1)
 
 
@@ -117,13 +116,43 @@ async def _predict(request: predicting.Request, url: str | None) -> predicting.A
             return answer
 
 
+@app.command("image")
+def build_image(
+    tag: Annotated[str | None, typer.Option(help="Its name; default: the one that `harness up` runs.")] = None,
+    base_image: Annotated[str | None, typer.Option(help="Another base image; implies Docker alone.")] = None,
+    weights_inside: Annotated[
+        bool, typer.Option("--weights-inside/--weights-mounted", help="Where the weights will be.")
+    ] = True,
+) -> None:
+    """Build the container image: with the cog command where it is installed, else with Docker alone."""
+    from harness.image import TAG, Request, build, describe, sizes  # as in `up`
+
+    request = Request(tag=tag or TAG, base_image=base_image, weights="inside" if weights_inside else "mounted")
+    builder = build(request)
+    typer.echo(f"{request.tag}, built by {builder}: {describe(sizes(request.tag))}")
+
+
+@app.command()
+def image(
+    tag: Annotated[str, typer.Option(help="What the image is called.")] = "gfpgan-cog",
+    weights: Annotated[Literal["inside", "mounted"], typer.Option(help="In the image, or mounted later.")] = "inside",
+    base_image: Annotated[str | None, typer.Option(help="Build from this one, with Docker alone.")] = None,
+    build_arg: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the Dockerfile; Docker alone.")] = None,
+) -> None:
+    """Build the container image, with the cog command where it is installed, else with Docker alone."""
+    from harness.image import Request, build, describe, sizes  # as in `up`
+
+    builder = build(Request(Path(), tag, base_image, weights, build_arg or ()))
+    typer.echo(f"{tag}, built by {builder}: {describe(sizes(tag))}")
+
+
 @app.command()
 def doctor() -> None:
     """Say what is here of what the model needs, and what to do about the rest."""
     from harness.doctor import examine  # as in `up`
 
     marks = {"ok": "[green]ok      [/]", "missing": "[red]missing [/]", "optional": "[yellow]optional[/]"}
-    console, missing = Console(highlight=False, soft_wrap=True), False
+    console, missing = Console(highlight=False, emoji=False, soft_wrap=True), False
     for finding in examine():
         console.print(f"{marks[finding.verdict]} {finding.subject}: ", end="")
         console.print(finding.text, markup=False)

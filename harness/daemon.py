@@ -60,7 +60,7 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every health check
     home = Path(os.environ["HARNESS_HOME"])
     try:
-        with lock(home):
+        with lock(home).acquire(timeout=5, blocking=True):  # `harness status` may hold it for a moment
             asyncio.run(serve(Plan(**json.loads(sys.argv[1])), home))
     except Timeout:
         sys.exit("Another daemon holds the lock.")

@@ -18,10 +18,10 @@ GIVE_UP_AFTER_S = 60.0
 """How long one request to the engine may take; stopping a container is the slowest."""
 
 _NO_GPU = re.compile(
-    r"could not select device driver|unknown runtime specified nvidia|nvidia-container-cli|unresolvable CDI", re.I
+    r"could not select device driver|unknown .*runtime.* nvidia|nvidia-container-cli|\bCDI\b", re.IGNORECASE
 )
-_PORT_TAKEN = re.compile(r"port is already allocated|address already in use", re.I)
-_DISK_FULL = re.compile(r"no space left on device", re.I)
+_PORT_TAKEN = re.compile(r"port is already allocated|address already in use", re.IGNORECASE)
+_DISK_FULL = re.compile(r"no space left on device", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,8 @@ def build(request: Request) -> str:
     Raises SchemaError; UsageError when weights are to go in and there are none; BuildFailed; DockerError.
     """
     if request.weights == "inside" and not any((request.root / "weights").glob("*.pth")):
-        raise UsageError(
-            f"No weights in {request.root / 'weights'} to put inside; fetch them (make weights) or mount them."
-        )
+        place = (request.root / "weights").resolve()
+        raise UsageError(f"{place} holds no weights to put inside; fetch them (make weights) or mount them.")
     schema.write(request.root / schema.SCHEMA_FILE, root=request.root)
     found = None if request.needs_docker_alone else cog_version()
     if found is not None and found >= OLDEST_COG:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from harness import docker_engine
@@ -51,8 +52,18 @@ def _runtime(plan: Plan, index: int, home: Path, root: Path) -> Runtime:
     log, port = home.resolve() / f"server-{index}.log", plan.port + index if plan.port else 0
     gpus = _share(parse_gpus(plan.gpus), index, plan.replicas)
     if plan.runtime == "docker":
-        name = f"{prefix(home)}-{index}"
-        return ServerContainer(plan.image, log, replica=name, gpus=gpus, port=port, stop_timeout_s=STOP_TIMEOUT_S)
+        settings = {name: value for name, value in os.environ.items() if name.startswith("RESTORATION_")}
+        weights = settings.pop("RESTORATION_WEIGHTS", None)  # a directory here: mounted over the image's own
+        return ServerContainer(
+            plan.image,
+            log,
+            replica=f"{prefix(home)}-{index}",
+            gpus=gpus,
+            port=port,
+            weights=Path(weights) if weights else None,
+            environment=settings,
+            stop_timeout_s=STOP_TIMEOUT_S,
+        )
     environment = {} if gpus == "all" else {"CUDA_VISIBLE_DEVICES": "" if gpus == "none" else ",".join(map(str, gpus))}
     return ServerProcess(root, log, port=port, environment=environment, stop_timeout_s=STOP_TIMEOUT_S)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -45,11 +46,11 @@ async def model_server(url: str | None) -> AsyncIterator[ModelServer]:
     """Give the READY model server at `url`, else one that `harness up` keeps, else one started for the occasion."""
     url = url or await _kept()
     if url is None:
-        async with _started() as server:
+        async with started() as server:
             yield server
         return
     async with ModelServer(url) as server:
-        await server.wait_ready(SETUP_TIMEOUT_S if service.current() else 5)
+        await server.wait_ready(5)
         yield server
 
 
@@ -80,7 +81,8 @@ def summary(metrics: Mapping[str, Any], elapsed_s: float) -> str:
     if "width" in metrics:
         parts.append(f"{metrics['width']} x {metrics['height']} pixels")
     if stages := metrics.get("seconds"):
-        parts.append(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items()))
+        slowest_first = sorted(stages.items(), key=lambda stage: -stage[1])
+        parts.append(", ".join(f"{name} {seconds:.2f} s" for name, seconds in slowest_first if seconds >= 0.005))
     if "device" in metrics:
         parts.append(f"on {metrics['device']}")
     return "; ".join([*parts, f"{elapsed_s:.1f} s in all"])
@@ -88,22 +90,24 @@ def summary(metrics: Mapping[str, Any], elapsed_s: float) -> str:
 
 async def _kept() -> str | None:
     """Return the address of a kept model server, one without work if there is any; None when none is kept."""
-    kept = service.current()
-    if kept is None:
-        return None
-    addresses = [replica.url for replica in kept.replicas if replica.phase != "failed"]
+    addresses: list[str] = []
+    while not addresses:
+        if (kept := service.current()) is None:
+            return None
+        addresses = [replica.url for replica in kept.replicas if replica.phase == "ready"]
+        if not addresses:
+            await asyncio.sleep(0.2)  # starting, or starting again
     for address in addresses:
         async with ModelServer(address) as server:
-            try:
+            with contextlib.suppress(ModelServerError):  # it died just now; another may do
                 if (await server.health()).status == "READY":
                     return address
-            except ModelServerError:
-                continue  # it is being restarted; another may be up
-    return addresses[0] if addresses else None
+    return addresses[0]
 
 
 @asynccontextmanager
-async def _started() -> AsyncIterator[ModelServer]:
+async def started() -> AsyncIterator[ModelServer]:
+    """Start a model server in this directory, give it READY, and stop it in the end."""
     with tempfile.TemporaryDirectory(prefix="harness-") as directory:
         process = ServerProcess(Path("."), Path(directory) / "server.log", stop_timeout_s=1)
         try:

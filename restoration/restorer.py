@@ -100,7 +100,7 @@ class _Clock:
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 4)
+        self.seconds[name] = round(time.perf_counter() - start, 6)
         log.info("%s: %.2f s", name, self.seconds[name])
 
 
@@ -114,15 +114,16 @@ class Restorer:
         """
         self.settings = settings
         self.device = networks.resolve_device(settings.device)
-        weights = Weights(settings.weights)
-        self._versions = Versions(weights, self.device, settings.precision, settings.max_network_bytes)
-        self._versions.get(Options.version)
-        self._parser = networks.load_face_parser(weights.path("parsing_parsenet.pth"), self.device, settings.precision)
-        self._upscaler = networks.load_upscaler(
-            weights.path("realesr-general-x4v3.pth"), self.device, settings.precision
+        self.precision = networks.resolve_precision(settings.precision, self.device)
+        weights, where = Weights(settings.weights), (self.device, self.precision, settings.cache)
+        self._versions = Versions(
+            weights, lambda path: networks.load_face_restorer(path, *where), settings.max_network_bytes
         )
+        self._versions.get(Options.version)
+        self._parser = networks.load_face_parser(weights.path("parsing_parsenet.pth"), *where)
+        self._upscaler = networks.load_upscaler(weights.path("realesr-general-x4v3.pth"), *where)
         self._detect = self._detector(weights)
-        log.info("networks on %s in %s, faces by %s", self.device, settings.precision, settings.detector)
+        log.info("networks on %s in %s, faces by %s", self.device, self.precision, settings.detector)
 
     def restore(self, data: bytes, options: Options) -> Restored:
         """Restore the photo in `data`. Raises `InputError`, `WeightsError`, or `OutOfMemory` after one leaner try."""
@@ -172,7 +173,9 @@ class Restorer:
         if name == "recorded":
             return detection.recorded(self.settings.weights / detection.RECORDED)
         file = {"resnet50": "detection_Resnet50_Final.pth", "mobilenet0.25": "detection_mobilenet0.25_Final.pth"}[name]
-        network = networks.load_face_detector(weights.path(file), name, self.device, self.settings.precision)
+        network = networks.load_face_detector(
+            weights.path(file), name, self.device, self.precision, self.settings.cache
+        )
         return detection.retinaface(network)
 
 

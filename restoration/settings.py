@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,7 @@ from restoration.errors import ConfigurationError
 
 DetectorName = Literal["resnet50", "mobilenet0.25", "recorded"]
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -21,19 +21,27 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 class Settings:
     """The engine's configuration. Each field is read from the environment variable `RESTORATION_<FIELD>`."""
 
-    weights: Path = REPOSITORY / "weights"
-    """A weights directory: checkpoint files and the `manifest.toml` that lists them."""
-    detector: DetectorName = "resnet50"
-    """`recorded` looks faces up in `recorded_detections.json` of the weights directory, for demos and tests."""
-    device: Device = "auto"
-    """`auto` takes CUDA where there is a GPU."""
-    precision: Precision = "fp32"
-    """What the networks compute in. Everything around them is the same."""
-    max_input_bytes: int = 100 * 1024 * 1024
-    max_input_megapixels: float = 50
-    max_output_megapixels: float = 200
-    max_network_bytes: int = 2 * 1024**3
-    """The parameters of face networks kept loaded; beyond it the least recently used one is let go."""
+    weights: Path = field(
+        default=REPOSITORY / "weights",
+        metadata={"meaning": "directory of checkpoint files and the manifest that lists them"},
+    )
+    detector: DetectorName = field(
+        default="resnet50", metadata={"meaning": "or mobilenet0.25; recorded looks faces up, for demos and tests"}
+    )
+    device: Device = field(default="auto", metadata={"meaning": "cpu or cuda; auto takes CUDA where there is a GPU"})
+    precision: Precision = field(
+        default="auto", metadata={"meaning": "fp32 or bf16; auto takes bf16 where the device computes in it"}
+    )
+    cache: Path | None = field(
+        default=None,
+        metadata={"meaning": "directory for converted models; unset: `.converted` beside the weights, or `~/.cache`"},
+    )
+    max_input_bytes: int = field(default=100 * 1024 * 1024, metadata={"meaning": "of the photo's file"})
+    max_input_megapixels: float = field(default=50, metadata={"meaning": "of the photo; checked before it is decoded"})
+    max_output_megapixels: float = field(default=200, metadata={"meaning": "of the result"})
+    max_network_bytes: int = field(
+        default=2 * 1024**3, metadata={"meaning": "of face networks kept loaded; beyond it the least used one goes"}
+    )
 
     def __post_init__(self) -> None:
         for name, choices in (("detector", DetectorName), ("device", Device), ("precision", Precision)):
@@ -48,12 +56,12 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Read every set `RESTORATION_<FIELD>`; raises `ConfigurationError` for a value that makes no sense."""
         given: dict[str, Any] = {}
-        for field in fields(cls):
-            variable = f"RESTORATION_{field.name.upper()}"
+        for each in fields(cls):
+            variable = f"RESTORATION_{each.name.upper()}"
             if text := environment.get(variable):
-                parse: Callable[[str], Any] = type(cls.__dict__[field.name])
+                parse: Callable[[str], Any] = type(each.default)
                 try:
-                    given[field.name] = Path(text).absolute() if field.name == "weights" else parse(text)
+                    given[each.name] = Path(text).absolute() if each.name in ("weights", "cache") else parse(text)
                 except ValueError as error:
                     raise ConfigurationError(f"{variable} is {text!r}; give a number.") from error
         return cls(**given)

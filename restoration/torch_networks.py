@@ -79,7 +79,7 @@ def upscaler(path: Path, device: Device, precision: Precision) -> TorchUpscaler:
     return TorchUpscaler(descriptor.model, descriptor.scale, device, precision)
 
 
-class _TorchNetwork:
+class TorchNetwork:
     """A module on a device, and the way in and out of it: one copy each."""
 
     memory_format: ClassVar[torch.memory_format] = torch.channels_last  # 10 to 15 % faster in fp32, more in bf16
@@ -87,16 +87,16 @@ class _TorchNetwork:
     def __init__(self, module: nn.Module, device: Device, precision: Precision) -> None:
         self._device = torch.device(device)
         self._dtype = _DTYPES[precision]
-        self._module: Any = module.eval().requires_grad_(False)  # its layers are known by name, not by type
+        self.module: Any = module.eval().requires_grad_(False)  # its layers are known by name, not by type
         _guarded(self._device, "loading a network", self._move)
 
     @property
     def nbytes(self) -> int:
         """Bytes that the parameters take on the device."""
-        return sum(part.nbytes for part in (*self._module.parameters(), *self._module.buffers()))
+        return sum(part.nbytes for part in (*self.module.parameters(), *self.module.buffers()))
 
     def _move(self) -> None:
-        self._module.to(self._device, self._dtype, memory_format=self.memory_format)
+        self.module.to(self._device, self._dtype, memory_format=self.memory_format)
 
     def _run(self, images: Images) -> tuple[Any, ...]:
         what = f"a batch of shape {images.shape}"
@@ -106,9 +106,9 @@ class _TorchNetwork:
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
             on_device = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self._device)
-            return tuple(output.cpu().numpy() for output in self._compute(on_device))
+            return tuple(output.cpu().numpy() for output in self.compute(on_device))
 
-    def _compute(self, images: Tensor) -> tuple[Tensor, ...]:
+    def compute(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, H, W, 3) uint8 on the device -> the results on the device."""
         raise NotImplementedError
 
@@ -118,7 +118,7 @@ class _TorchNetwork:
             _convert(part, torch.float32)
 
 
-class TorchFaceRestorer(_TorchNetwork):
+class TorchFaceRestorer(TorchNetwork):
     """GFPGAN or RestoreFormer."""
 
     memory_format = torch.contiguous_format  # GFPGAN's modulated convolution takes views that need it
@@ -132,62 +132,66 @@ class TorchFaceRestorer(_TorchNetwork):
 
     def __call__(self, batch: Images) -> Images:
         """(N, 512, 512, 3) RGB -> the same shape, restored."""
-        return self._run(batch)[0]  # type: ignore[no-any-return]  # uint8, see _compute
+        return self._run(batch)[0]  # type: ignore[no-any-return]  # uint8, see compute
 
-    def _compute(self, images: Tensor) -> tuple[Tensor, ...]:
+    def compute(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See `TorchNetwork`."""
         faces = _planes(images, self.memory_format).sub_(0.5).div_(0.5).to(self._dtype)
-        restored = self._module(faces, **self._options)[0].float()
+        restored = self.module(faces, **self._options)[0].float()
         return (_pixels(restored.clamp_(-1, 1).add_(1).div_(2)),)
 
 
-class TorchFaceParser(_TorchNetwork):
+class TorchFaceParser(TorchNetwork):
     """ParseNet."""
 
     def __call__(self, batch: Images) -> Images:
         """(N, 512, 512, 3) RGB -> (N, 512, 512) labels."""
-        return self._run(batch)[0]  # type: ignore[no-any-return]  # uint8, see _compute
+        return self._run(batch)[0]  # type: ignore[no-any-return]  # uint8, see compute
 
-    def _compute(self, images: Tensor) -> tuple[Tensor, ...]:
+    def compute(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See `TorchNetwork`."""
         faces = _planes(images, self.memory_format).sub_(0.5).div_(0.5).to(self._dtype)
-        logits = self._module(faces)[0]
+        logits = self.module(faces)[0]
         return (logits.argmax(dim=1).to(torch.uint8),)
 
 
-class TorchFaceDetector(_TorchNetwork):
+class TorchFaceDetector(TorchNetwork):
     """RetinaFace."""
 
     def __init__(self, module: nn.Module, device: Device, precision: Precision) -> None:
         super().__init__(module, device, precision)
-        self._fp32(*self._module.BboxHead, *self._module.ClassHead, *self._module.LandmarkHead)
+        self._fp32(*self.module.BboxHead, *self.module.ClassHead, *self.module.LandmarkHead)
 
     def __call__(self, photo: Images) -> tuple[Floats, Floats, Floats]:
         """(H, W, 3) RGB -> raw boxes (A, 4), scores (A,), landmarks (A, 10)."""
         boxes, scores, landmarks = self._run(photo[np.newaxis])
         return boxes, scores, landmarks
 
-    def _compute(self, images: Tensor) -> tuple[Tensor, ...]:
+    def compute(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See `TorchNetwork`."""
         mean = torch.tensor(_RETINAFACE_BGR_MEAN, device=self._device)
         bgr = images.flip(-1).float().sub_(mean).permute(0, 3, 1, 2)
-        boxes, scores, landmarks = self._module(bgr.to(self._dtype))
+        boxes, scores, landmarks = self.module(bgr.to(self._dtype))
         return boxes[0], scores[0, :, 1], landmarks[0]
 
 
-class TorchUpscaler(_TorchNetwork):
+class TorchUpscaler(TorchNetwork):
     """Real-ESRGAN, compact or RRDB."""
 
     def __init__(self, module: nn.Module, scale: int, device: Device, precision: Precision) -> None:
         super().__init__(module, device, precision)
         self.scale = scale
-        layers = self._module.body if hasattr(module, "body") else self._module.model
+        layers = self.module.body if hasattr(module, "body") else self.module.model
         _convert(layers[0], self._dtype)  # the compact network adds its input to its output: that path stays in fp32
         self._fp32(layers[-1])
 
     def __call__(self, batch: Images) -> Images:
         """(N, h, w, 3) RGB -> (N, scale * h, scale * w, 3) RGB."""
-        return self._run(batch)[0]  # type: ignore[no-any-return]  # uint8, see _compute
+        return self._run(batch)[0]  # type: ignore[no-any-return]  # uint8, see compute
 
-    def _compute(self, images: Tensor) -> tuple[Tensor, ...]:
-        enlarged = self._module(_planes(images, self.memory_format))
+    def compute(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See `TorchNetwork`."""
+        enlarged = self.module(_planes(images, self.memory_format))
         return (_pixels(enlarged.clamp_(0, 1)),)
 
 

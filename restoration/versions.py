@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
 
-from restoration.networks import Device, Network, Precision, load_face_restorer
+from restoration.networks import Network
 from restoration.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -21,14 +23,14 @@ FILES = {
 class Versions:
     """The face networks, one object each, by name: the wrong one can never answer."""
 
-    def __init__(self, weights: Weights, device: Device, precision: Precision, max_bytes: int) -> None:
-        self._weights, self._device, self._precision, self._max_bytes = weights, device, precision, max_bytes
+    def __init__(self, weights: Weights, load: Callable[[Path], Network], max_bytes: int) -> None:
+        self._weights, self._load, self._max_bytes = weights, load, max_bytes
         self._loaded: OrderedDict[str, Network] = OrderedDict()
 
     def get(self, version: str) -> Network:
         """Return the network, loading it if needed; raises `WeightsError`, `OutOfMemory`."""
         if version not in self._loaded:
-            network = load_face_restorer(self._weights.path(FILES[version]), self._device, self._precision)
+            network = self._load(self._weights.path(FILES[version]))
             self._make_room(network.nbytes)
             self._loaded[version] = network
         self._loaded.move_to_end(version)

@@ -10,17 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from packaged import RECORDED, REPOSITORY
+from PIL import Image
 from toy_models import PHOTO, TOYS
 
 from harness import doctor, service
+from harness.model_server import containers
 
-REPOSITORY = Path(__file__).parents[2]
+pytest_plugins = ["docker_fixtures", "packaged_model"]
 SHORT_S = 60
 
 
@@ -29,6 +32,7 @@ class Terminal:
     """A shell in the directory of a toy model, with a photo in it."""
 
     directory: Path
+    more: dict[str, str] = field(default_factory=lambda: {"DOCKER_HOST": "unix:///nonexistent.sock"})
 
     def type(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run `harness WORDS`; fails unless it ends with `code`."""
@@ -48,7 +52,7 @@ class Terminal:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TOY_MARKS": str(self.marks), "COLUMNS": "200"}
         return {
             "cwd": self.directory,
-            "env": environment | {"DOCKER_HOST": "unix:///nonexistent.sock"},
+            "env": environment | self.more,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
             "text": True,
@@ -252,6 +256,22 @@ def test_docker_without_an_engine_says_what_to_do(terminal: Terminal) -> None:
     done = terminal.type("up", "--runtime", "docker", code=1)
     assert "No Docker Engine answers" in done.stderr
     assert "--runtime process" in done.stderr
+
+
+@pytest.mark.docker
+def test_up_in_docker_takes_the_image_and_leaves_no_container(model: str, terminal: Terminal, tmp_path: Path) -> None:
+    terminal.more = RECORDED
+    Image.new("RGB", (40, 30), "teal").save(terminal.directory / "photo.png")
+    done = terminal.type("up", "--port", "0", "--image", model, "--gpus", "none")
+    assert done.stderr.startswith(f"Runtime: docker (a Docker Engine answers and has the image {model})\n")
+    said = terminal.type("predict", "-i", "img=@photo.png", "-i", "background=lanczos").stderr
+    assert "faces: 0 found, 0 restored; 80 x 60 pixels" in said
+    daemon = service.current(terminal.home)
+    assert daemon is not None
+    os.kill(daemon.pid, signal.SIGKILL)
+    until(lambda: service.current(terminal.home) is None)
+    terminal.type("down")
+    assert not [found for found in containers.find() if found.replica.startswith(service.prefix(terminal.home))]
 
 
 def test_doctor_says_what_to_do_about_each_thing(

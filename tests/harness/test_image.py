@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 import yaml
 from docker_inside import container_of
+from packaged import RECORDED, REPOSITORY, TAG, copy_of_repository
 from PIL import Image
 from toy_models import eventually
 
@@ -34,40 +36,14 @@ from harness.model_server.client import ModelServer, Outcome, new_prediction_id
 from harness.model_server.container import ServerContainer
 from harness.model_server.process import ServerProcess
 from harness.model_server.supervisor import Patience, Supervisor
-from restoration.standin import write_standins
 
-pytest_plugins = ["docker_fixtures"]
+pytest_plugins = ["docker_fixtures", "packaged_model"]
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
-
-REPOSITORY = Path(__file__).parents[2]
-TAG = "gfpgan-cog-test/model"
-RECORDED = {"RESTORATION_DETECTOR": "recorded", "RESTORATION_DEVICE": "cpu"}  # no detector can be a stand-in
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository's files whose weights are stand-ins."""
-    root = tmp_path_factory.mktemp("checkout")
-    ignored = shutil.ignore_patterns(".*", "tests", "weights", "__pycache__", "node_modules", "build")
-    shutil.copytree(REPOSITORY, root, ignore=ignored, dirs_exist_ok=True)
-    shutil.copy(REPOSITORY / ".dockerignore", root)
-    (root / "secrets.env").write_text("TOKEN=1")  # what .dockerignore does not know must stay out
-    write_standins(root / "weights")
-    for name in "GFPGANv1.2.pth", "GFPGANv1.3.pth", "RestoreFormer.pth":  # which the default inputs do not need
-        (root / "weights" / name).unlink()
-    return root
-
-
-@pytest.fixture(scope="session")
-def model(engine: Engine, base_image: str, checkout: Path) -> str:
-    """The image of the real predictor, weights inside."""
-    assert build(Request(checkout, TAG, base_image)) == "docker"
-    return TAG
 
 
 @pytest.fixture
@@ -282,6 +258,15 @@ def test_without_weights_it_says_how_to_get_them(tmp_path: Path) -> None:
         build(Request(tmp_path))
 
 
+def test_the_command_says_what_is_missing_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.cli", "image"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    place = tmp_path.resolve() / "weights"
+    assert done.stderr == f"Error: {place} holds no weights to put inside; fetch them (make weights) or mount them.\n"
+
+
 @pytest.fixture
 def fake_cog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A `cog` first on PATH that says the version in `said` and writes its arguments beside itself."""
@@ -311,9 +296,20 @@ def test_the_cog_command_is_told_from_others_of_its_name(
     assert cog_version() == version
 
 
-def test_a_recent_cog_builds_with_our_document_and_weights_in_their_own_layer(fake_cog: Path, checkout: Path) -> None:
+@pytest.fixture
+def with_weights(tmp_path: Path) -> Path:
+    """A copy of the repository with a file for weights: enough to decide who builds."""
+    root = copy_of_repository(tmp_path / "repository")
+    (root / "weights").mkdir()
+    (root / "weights/some.pth").touch()
+    return root
+
+
+def test_a_recent_cog_builds_with_our_document_and_weights_in_their_own_layer(
+    fake_cog: Path, with_weights: Path
+) -> None:
     (fake_cog / "said").write_text("cog version 0.22.0 (built today)")
-    assert build(Request(checkout, "some-tag")) == "cog 0.22.0"
+    assert build(Request(with_weights, "some-tag")) == "cog 0.22.0"
     expected = "build --tag some-tag --separate-weights --openapi-schema .cog/openapi_schema.json\n"
     assert (fake_cog / "arguments").read_text() == expected
 
@@ -327,12 +323,12 @@ def test_a_recent_cog_builds_with_our_document_and_weights_in_their_own_layer(fa
     ],
 )
 def test_docker_builds_what_cog_is_too_old_for_or_cannot_do(
-    fake_cog: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch, said: str, options: dict[str, Any]
+    fake_cog: Path, with_weights: Path, monkeypatch: pytest.MonkeyPatch, said: str, options: dict[str, Any]
 ) -> None:
     (fake_cog / "said").write_text(said)
     built: list[Request] = []
     monkeypatch.setattr(image, "_build_with_docker", built.append)
-    assert build(Request(checkout, **options)) == "docker"
+    assert build(Request(with_weights, **options)) == "docker"
     assert not (fake_cog / "arguments").exists()
     assert len(built) == 1
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from facexlib.utils.face_restoration_helper import FaceRestoreHelper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from whole_photo import whole_photo_reference
 
+from restoration import alignment as alignment_module
 from restoration.alignment import CROP, alignment, crop, enlarged, paste, soft_mask
 
 Array = NDArray[Any]
@@ -129,3 +133,28 @@ def test_only_the_face_shows_and_never_the_edge_of_the_crop() -> None:
     everywhere = soft_mask(np.ones((CROP, CROP), np.uint8))
     assert everywhere[:10].max() == everywhere[-10:].max() == everywhere[:, :10].max() == everywhere[:, -10:].max() == 0
     assert everywhere[10:-10, 10:-10].min() == pytest.approx(1)
+
+
+def test_the_crop_is_the_references(astronaut: Array) -> None:
+    """facexlib's own alignment, run on the same landmarks, gives the same bytes to the network."""
+    helper = FaceRestoreHelper.__new__(FaceRestoreHelper)  # its constructor loads networks
+    helper.face_template, helper.face_size, helper.pad_blur = alignment_module._TEMPLATE, (CROP, CROP), False
+    helper.affine_matrices, helper.cropped_faces = [], []
+    helper.all_landmarks_5, helper.input_img = [LANDMARKS], astronaut[..., ::-1].copy()
+    helper.align_warp_face()
+
+    matrix = alignment(LANDMARKS)
+
+    assert matrix is not None
+    np.testing.assert_array_equal(matrix, helper.affine_matrices[0])
+    np.testing.assert_array_equal(crop(astronaut, matrix), helper.cropped_faces[0][..., ::-1])
+
+
+@pytest.mark.photos
+def test_alignment_of_real_faces_is_the_recorded_one(photos: Path) -> None:
+    for photo in json.loads((photos / "landmarks.json").read_text())["photos"].values():
+        for face in photo["faces"]:
+            matrix = alignment(np.array(face["landmarks"]))
+            assert matrix is not None
+            in_crop = np.array([(10, 10, 1), (200, 300, 1)]).T  # landmarks are recorded to a thousandth of a pixel
+            np.testing.assert_allclose(matrix @ in_crop, np.array(face["affine"]) @ in_crop, atol=0.05)

@@ -20,9 +20,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from restoration.networks import Backbone, load_face_detector, load_face_parser, load_face_restorer, load_upscaler
+from restoration import networks, torch_networks
+from restoration.networks import Backbone, Device, Precision
 
 Images = npt.NDArray[np.uint8]
+TORCH: tuple[Device, Precision] = ("cpu", "fp32")
+"""The GPU's networks, tested where there is none; `networks` itself takes OpenVINO here."""
 pytestmark = pytest.mark.reference
 
 
@@ -71,13 +74,13 @@ def reference_restorer(
 def test_gfpgan_gives_the_reference_face_within_one_grey_level(
     face: Images,
     random_gfpgan: Path,
-    randomly_restored: Images,
     reference_restorer: Callable[[Path, str], ReferenceRestorer],
 ) -> None:
     _, restored, _ = reference_restorer(random_gfpgan, "clean").enhance(face[..., ::-1], has_aligned=True)
     expected = restored[0][..., ::-1]
     assert_spread(expected)
-    assert grey_levels_apart(randomly_restored, expected) <= 1
+    for network in (networks.load_face_restorer(random_gfpgan), torch_networks.face_restorer(random_gfpgan, *TORCH)):
+        assert grey_levels_apart(network(face[np.newaxis])[0], expected) <= 1
 
 
 def test_restoreformer_gives_the_reference_face_within_one_grey_level(
@@ -88,9 +91,9 @@ def test_restoreformer_gives_the_reference_face_within_one_grey_level(
     expected = restored[0][..., ::-1]
     assert_spread(expected)
 
-    answer = load_face_restorer(random_restoreformer)(face[np.newaxis])[0]
-
-    assert grey_levels_apart(answer, expected) <= 1
+    ours = networks.load_face_restorer(random_restoreformer), torch_networks.face_restorer(random_restoreformer, *TORCH)
+    for network in ours:
+        assert grey_levels_apart(network(face[np.newaxis])[0], expected) <= 1
 
 
 def test_parser_gives_the_reference_labels(face: Images, random_parsenet: Path) -> None:
@@ -108,12 +111,12 @@ def test_parser_gives_the_reference_labels(face: Images, random_parsenet: Path) 
     expected = logits.argmax(0).numpy()
     assert np.unique(expected).size >= 4
 
-    answer = load_face_parser(random_parsenet)(part[np.newaxis])[0]
-
     best, second = logits.topk(2, dim=0).values
     clear = ((best - second) > 1e-5 * logits.std()).numpy()
     assert clear.mean() > 0.999
-    assert np.array_equal(answer[clear], expected[clear])
+    for network in (networks.load_face_parser(random_parsenet), torch_networks.face_parser(random_parsenet, *TORCH)):
+        answer = network(part[np.newaxis])[0]
+        assert np.array_equal(answer[clear], expected[clear])
 
 
 @pytest.mark.parametrize(("backbone", "their_name"), [("resnet50", "resnet50"), ("mobilenet0.25", "mobile0.25")])
@@ -133,13 +136,12 @@ def test_detector_gives_the_reference_raw_output(
     path = random_checkpoints / f"{backbone}.pth"
     torch.save({f"module.{name}": value for name, value in module.state_dict().items()}, path)
 
-    answer = load_face_detector(path, backbone)(photo)
-
-    for ours, theirs in zip(answer, (boxes[0], scores[0, :, 1], landmarks[0]), strict=True):
-        expected = theirs.numpy()
-        assert ours.shape == expected.shape
-        assert expected.std() > 0
-        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4 * expected.std())
+    for network in (networks.load_face_detector(path, backbone), torch_networks.face_detector(path, backbone, *TORCH)):
+        for answer, theirs in zip(network(photo), (boxes[0], scores[0, :, 1], landmarks[0]), strict=True):
+            expected = theirs.numpy()
+            assert answer.shape == expected.shape
+            assert expected.std() > 0
+            np.testing.assert_allclose(answer, expected, rtol=1e-3, atol=1e-4 * expected.std())
 
 
 def test_compact_upscaler_gives_the_reference_image_within_one_grey_level(
@@ -169,12 +171,11 @@ def assert_upscaler_equals_reference(
     expected = theirs.enhance(photo[..., ::-1])[0][..., ::-1]
     assert_spread(expected)
 
-    upscaler = load_upscaler(path)
-    answer = upscaler(photo[np.newaxis])[0]
-
-    assert upscaler.scale == scale
-    assert answer.shape == (scale * photo.shape[0], scale * photo.shape[1], 3)
-    assert grey_levels_apart(answer, expected) <= 1
+    for upscaler in (networks.load_upscaler(path), torch_networks.upscaler(path, *TORCH)):
+        answer = upscaler(photo[np.newaxis])[0]
+        assert upscaler.scale == scale
+        assert answer.shape == (scale * photo.shape[0], scale * photo.shape[1], 3)
+        assert grey_levels_apart(answer, expected) <= 1
 
 
 def assert_spread(image: Images) -> None:

@@ -40,7 +40,7 @@ def pixels_of(restored: Restored) -> Array:
 @pytest.fixture(scope="module")
 def restorer(standins: Path, portrait: Array) -> Restorer:
     """Loaded after the portrait's face went on record."""
-    return Restorer(Settings(weights=standins, detector="recorded", device="cpu"))
+    return Restorer(Settings(weights=standins, detector="recorded", device="cpu", precision="fp32"))
 
 
 @pytest.fixture
@@ -268,7 +268,9 @@ def test_pixels_that_do_not_fit_are_out_of_memory_too(
 
 
 def test_face_networks_stay_within_their_bound(standins: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = Settings(weights=standins, detector="recorded", device="cpu", max_network_bytes=800_000_000)
+    settings = Settings(
+        weights=standins, detector="recorded", device="cpu", precision="fp32", max_network_bytes=800_000_000
+    )
     bounded = Restorer(settings)
     with caplog.at_level(logging.INFO):
         for version in ("v1.3", "v1.2", "v1.4"):
@@ -299,7 +301,7 @@ def test_the_engine_checks_its_options_itself(options: dict[str, Any], message: 
 
 def test_missing_and_corrupt_weights_stop_the_start(standins: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.toml").write_bytes((standins / "manifest.toml").read_bytes())
-    settings = Settings(weights=tmp_path, detector="recorded", device="cpu")
+    settings = Settings(weights=tmp_path, detector="recorded", device="cpu", precision="fp32")
     with pytest.raises(WeightsMissing, match=r"GFPGANv1\.4\.pth"):
         Restorer(settings)
     (tmp_path / "GFPGANv1.4.pth").write_bytes(b"not the weights")
