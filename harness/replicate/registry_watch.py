@@ -52,13 +52,20 @@ class Pushed:
         self._stack = AsyncExitStack()
         self._told: set[str] = set()
 
+    async def recall(self) -> None:
+        """Know again what an earlier process took up, unless there is no registry to have its images from."""
+        if self._host is None:
+            return
+        known = select(versions).where(versions.c.model != self._own_model)
+        for row in await self._database.read(lambda c: c.execute(known).all()):
+            self.served[row.id] = Served.pushed(row.model, row.id, row.openapi_schema)
+
     async def run(self) -> None:
-        """Take up what is pushed, until cancelled; the containers end with it."""
-        async with self._stack:
-            await self._recall()
-            if self._host is not None:
+        """Take up what is pushed, until cancelled; the containers end with it. Returns at once without a registry."""
+        if self._host is not None:
+            async with self._stack:
+                self._servers.clear()  # of an earlier run that failed
                 await self._watch(self._host)
-            await asyncio.Event().wait()
 
     async def server(self, version: str) -> Runs:
         """Return the READY model server of a pushed version, started at its first prediction. Raises SetupFailed."""
@@ -69,12 +76,6 @@ class Pushed:
         server = self._servers[version]
         await server.wait_ready(READY_S)
         return server
-
-    async def _recall(self) -> None:
-        """Know again what an earlier process took up."""
-        known = select(versions).where(versions.c.model != self._own_model)
-        for row in await self._database.read(lambda c: c.execute(known).all()):
-            self.served[row.id] = Served.pushed(row.model, row.id, row.openapi_schema)
 
     async def _watch(self, host: str) -> None:
         registry = Registry(host)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,9 @@ from harness.replicate.rehearsals import RateLimit
 from harness.replicate.runner import Deadlines, Runner
 from harness.replicate.settings import Settings
 from harness.replicate.webhooks import WebhookSender, deliver_forever, signing_secret
+
+_log = logging.getLogger(__name__)
+_AGAIN_S = 1.0
 
 
 class Service:
@@ -69,8 +73,8 @@ class Service:
         try:
             if self.served.document is not NO_MODEL:
                 await self.database.write(lambda c: catalogue.register(c, self.served, version("cog")))
+            await self.pushed.recall()
             await self.database.read(lambda c: retention.sweep(c, self.blobs))
-            await self.lifecycle.recover()
             for prediction in await self.database.read(predictions.with_deadline):
                 self.deadlines.watch(prediction)
             async with self._background():
@@ -87,12 +91,13 @@ class Service:
     @asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
         sender = WebhookSender(self.webhook_secret, self._rules, timeout_s=self.settings.webhook_timeout_s)
-        tasks = [
-            asyncio.create_task(self.pushed.run(), name="pushed"),
-            asyncio.create_task(self.runner.run(), name="runner"),
-            asyncio.create_task(deliver_forever(self.outbox, sender), name="webhooks"),
-            asyncio.create_task(retention.keep_tidy(self.database, self.blobs, self.settings), name="retention"),
+        jobs: list[Callable[[], Awaitable[None]]] = [
+            self.pushed.run,
+            self._serve_queue,
+            lambda: deliver_forever(self.outbox, sender),
+            lambda: retention.keep_tidy(self.database, self.blobs, self.settings),
         ]
+        tasks = [asyncio.create_task(_kept_going(job)) for job in jobs]
         try:
             yield
         finally:
@@ -100,6 +105,10 @@ class Service:
                 task.cancel()
             await asyncio.wait(tasks)
             await sender.aclose()
+
+    async def _serve_queue(self) -> None:
+        await self.lifecycle.recover()
+        await self.runner.run()
 
     async def cancel(self, prediction_id: str, kind: str = "prediction") -> Prediction | None:
         """Cancel a prediction for its user, queued or running; None if unknown, unchanged if it has ended."""
@@ -116,3 +125,13 @@ class Service:
             return prediction
         self.runner.cancel(prediction.id)
         return await self.lifecycle.ended(prediction, timeout_s=1.0)
+
+
+async def _kept_going(job: Callable[[], Awaitable[None]]) -> None:
+    """Start a job again when it fails unexpectedly: the queue or the outbox must not stand still unnoticed."""
+    while True:
+        try:
+            return await job()
+        except Exception:
+            _log.exception("a background job failed and is started again")
+            await asyncio.sleep(_AGAIN_S)

@@ -73,6 +73,8 @@ def test_cancel(local_replicate: str, tiny_photo: Path) -> None:
     predictions = f"{local_replicate}/v1/predictions"
     made = curl_json(*TOKEN, "-d", "@-", predictions, input=body(tiny_photo, seconds=30))
     assert made["status"] == "starting"
+    while not made["logs"]:
+        made = curl_json(*TOKEN, f"{predictions}/{made['id']}")
     canceled = curl_json(*TOKEN, "-X", "POST", f"{predictions}/{made['id']}/cancel")
     assert canceled["id"] == made["id"]
 

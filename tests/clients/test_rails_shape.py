@@ -99,6 +99,8 @@ def test_the_webhook_brings_what_fits_string_columns(
 def test_cancel_sends_an_empty_object(rails: httpx.Client, tiny_photo: Path) -> None:
     request = {"version": VERSION, "input": {"img": data_url(tiny_photo), "seconds": 30}, "webhook": None}
     made = rails.post("/predictions", json=request).json()
+    while not made["logs"]:
+        made = rails.get(f"/predictions/{made['id']}").json()
     assert rails.post(f"/predictions/{made['id']}/cancel", json={}).status_code == 200
     assert refetch(rails, made)["status"] == "canceled"
 

@@ -82,7 +82,8 @@ const calls = {
     assert.equal(prediction.status, "succeeded");
   },
   async aRunningPredictionIsCanceled() {
-    const made = await replicate.predictions.create({ version: VERSION, input: { ...input, seconds: 20 } });
+    let made = await replicate.predictions.create({ version: VERSION, input: { ...input, seconds: 20 } });
+    while (!made.logs) made = await replicate.predictions.get(made.id);
     await replicate.predictions.cancel(made.id);
     assert.equal((await replicate.wait(made, { interval: 50 })).status, "canceled");
   },

@@ -92,6 +92,8 @@ def stream_ends():
 
 def a_running_prediction_is_canceled():
     made = replicate.predictions.create(version=VERSION, input={**photo(), "seconds": 20})
+    while not made.logs:
+        made.reload()
     made.cancel()
     made.wait()
     assert made.status == "canceled"

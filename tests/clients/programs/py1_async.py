@@ -43,6 +43,8 @@ async def a_prediction_is_streamed():
 
 async def a_running_prediction_is_canceled():
     made = await Client().predictions.async_create(version=VERSION, input={**photo(), "seconds": 20})
+    while not made.logs:
+        await made.async_reload()
     await made.async_cancel()
     await made.async_reload()
     await made.async_wait()

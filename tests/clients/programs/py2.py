@@ -99,6 +99,8 @@ async def a_prediction_with_a_webhook(client):
 
 async def a_running_prediction_is_canceled(client):
     made = await got(client.predictions.create(version=VERSION, input={**photo(), "seconds": 20}))
+    while not made.logs:
+        made = await got(client.predictions.get(prediction_id=made.id))
     await got(client.predictions.cancel(prediction_id=made.id))
     assert (await ended(client, made)).status == "canceled"
 

@@ -67,7 +67,9 @@ def test_the_command_tells_the_differences_as_diff_does(world: World, monkeypatc
     same = CliRunner().invoke(app, ["compare", str(world.root), MODEL])
     assert (same.exit_code, same.stdout) == (0, "Schemas: 0 differences.\n")
     predictor = world.root / "predict.py"
-    predictor.write_text(predictor.read_text().replace("text: str", "words: str").replace("return text", "return words"))
+    predictor.write_text(
+        predictor.read_text().replace("text: str", "words: str").replace("return text", "return words")
+    )
     changed = CliRunner().invoke(app, ["compare", str(world.root), MODEL])
     assert changed.exit_code == 1
     assert "breaking:" in changed.stdout

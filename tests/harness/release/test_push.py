@@ -98,7 +98,11 @@ def test_a_name_that_is_none_is_refused(world: World) -> None:
 
 
 def fails_then_finishes(
-    world: World, error: type[HarnessError], match: str, mend: Callable[[], object], **options: Any  # noqa: ANN401 - Request's
+    world: World,
+    error: type[HarnessError],
+    match: str,
+    mend: Callable[[], object],
+    **options: Any,  # noqa: ANN401 - Request's
 ) -> None:
     """Push, see it fail as expected without a record, mend the cause, push again: one release."""
     with pytest.raises(error, match=match):

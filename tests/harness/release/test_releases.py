@@ -40,7 +40,11 @@ plain = st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False
     gate=texts,
 )
 def test_what_is_recorded_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, schema: object, weights: dict[str, str], figures: Any, gate: str  # noqa: ANN401
+    tmp_path_factory: pytest.TempPathFactory,
+    schema: object,
+    weights: dict[str, str],
+    figures: Any,
+    gate: str,  # noqa: ANN401
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "property.toml"
     path.unlink(missing_ok=True)

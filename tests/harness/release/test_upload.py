@@ -39,7 +39,7 @@ def test_a_login_elsewhere_is_no_login_here(docker_config: Path) -> None:
     with pytest.raises(CredentialRefused, match="cog login"):
         check_login("r8.im")
     check_login("registry.example.com")
-    with pytest.raises(CredentialRefused, match="docker login other.example.com"):
+    with pytest.raises(CredentialRefused, match=r"docker login other\.example\.com"):
         check_login("other.example.com")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import os
 import random
@@ -25,8 +26,12 @@ from typing import Any, Final
 
 import httpx
 import pytest
+import skimage.data
+from PIL import Image
 from replicate_processes import InstantModelServer, LocalReplicate, free_port, until
-from toy_models import make_toy
+
+from harness.model_server.process import ServerProcess
+from restoration.settings import REPOSITORY
 
 KILLS: Final = 30
 IN_FLIGHT: Final = 50
@@ -153,31 +158,37 @@ def test_everything_accepted_ends_once_and_is_announced(tmp_path: Path, receiver
     check_store(tmp_path / "data")
 
 
-def test_a_real_cog_server_and_the_api_killed_in_the_middle(
-    tmp_path: Path, receiver: Receiver, tiny_photo: Path
-) -> None:
-    toy = make_toy("restorer", tmp_path / "model", port=free_port())
-    img = "data:image/png;base64," + base64.b64encode(tiny_photo.read_bytes()).decode()
-    asyncio.run(toy.process.start())
-    url = toy.process.url
+def test_the_real_model_and_the_api_killed_in_the_middle(tmp_path: Path, receiver: Receiver, standins: Path) -> None:
+    """The real predictor on stand-in weights, killed while it restores a face."""
+    environment = {"RESTORATION_WEIGHTS": str(standins), "RESTORATION_DETECTOR": "recorded"}
+    model = ServerProcess(REPOSITORY, tmp_path / "model.log", port=free_port(), environment=environment)
+    asyncio.run(model.start())
     try:
-        with LocalReplicate(tmp_path / "data", url) as local, closing(Load(local.url, receiver.url)) as load:
-            load.input = {"img": img, "seconds": 0.5}
-            load.start(6)
+        with LocalReplicate(tmp_path / "data", model.url) as local, closing(Load(local.url, receiver.url)) as load:
+            load.input = {"img": astronaut(), "scale": 1, "background": "lanczos"}
+            load.start(4)
             load.settle()
-            until(lambda: load.get(load.accepted[1])["status"] == "processing")
-            assert toy.process.pid is not None
-            os.killpg(toy.process.pid, signal.SIGKILL)
+            until(lambda: load.get(load.accepted[0])["status"] == "processing", 120)
+            assert model.pid is not None
+            os.killpg(model.pid, signal.SIGKILL)
             local.kill()
-            asyncio.run(toy.process.start())
+            asyncio.run(model.start())
             local.start()
             ended = drained(load)
-            assert [prediction["status"] for prediction in ended] == ["succeeded"] * 6
+            assert [prediction["status"] for prediction in ended] == ["succeeded"] * 4
+            assert [prediction["metrics"]["faces_restored"] for prediction in ended] == [1] * 4
             until(lambda: receiver.ids.keys() >= set(load.accepted))
-            check_outputs(ended, 6)
+            check_outputs(ended, 4)
     finally:
-        asyncio.run(toy.process.stop())
+        asyncio.run(model.stop())
     check_store(tmp_path / "data")
+
+
+def astronaut() -> str:
+    """A photo whose face is on record, as a data URL."""
+    file = io.BytesIO()
+    Image.fromarray(skimage.data.astronaut()).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def drained(load: Load) -> list[dict[str, Any]]:

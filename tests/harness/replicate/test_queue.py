@@ -206,3 +206,19 @@ def test_a_store_that_fails_for_a_moment_delays_the_queue_and_no_more(
         monkeypatch.setattr(predictions, "claim", failing)
         assert server.create(headers={"Prefer": "wait"}).json()["status"] == "succeeded"
         assert failures == []
+
+
+def test_a_defect_in_the_queue_does_not_stop_it_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, failures = predictions.claim, [ZeroDivisionError()]
+
+    def failing(connection: Connection) -> predictions.Prediction | None:
+        taken = claim(connection)
+        if taken and failures:
+            raise failures.pop()
+        return taken
+
+    monkeypatch.setattr(predictions, "claim", failing)
+    with replicate(tmp_path, Model(), Model(holds=True)) as server:
+        made = [server.create().json()["id"] for _ in range(2)]
+        until(lambda: all(server.prediction(one)["status"] != "starting" for one in made))
+        assert failures == []

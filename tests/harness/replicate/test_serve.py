@@ -9,7 +9,9 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -50,6 +52,9 @@ class Served:
     def create(self, **members: object) -> httpx.Response:
         body = {"version": VERSION, "input": {"img": PNG_URL}} | members
         return self.http.post("/v1/predictions", json=body, headers={"Prefer": "wait"})
+
+    def begun(self, url: str) -> bool:
+        return bool(self.http.get(url).json()["status"] != "starting")
 
     def end(self, number: int) -> int:
         self.http.close()
@@ -220,3 +225,15 @@ def _answers(http: httpx.Client) -> bool:
         return http.get("/v1/account").is_success
     except httpx.TransportError:
         return False
+
+
+def test_cancelling_at_once_stops_the_real_model_too(served: Served) -> None:
+    """Cog does not notice every caller that hangs up early."""
+    body = {"version": VERSION, "input": {"img": PNG_URL, "seconds": 60}}
+    for _ in range(5):
+        made = served.http.post("/v1/predictions", json=body).json()
+        until(partial(served.begun, made["urls"]["get"]))
+        served.http.post(made["urls"]["cancel"])
+    began = time.monotonic()
+    assert served.create().json()["status"] == "succeeded"
+    assert time.monotonic() - began < 30  # of the 60 s or more that one of them would take
