@@ -53,9 +53,7 @@ class Account:
         self.retries = retries or Retries()
         local = urlsplit(self.base_url).hostname in _LOOPBACK
         self._transport = httpx.HTTPTransport(trust_env=not local)
-        self._client = Client(
-            api_token=token, base_url=self.base_url, transport=self._transport, trust_env=not local
-        )
+        self._client = Client(api_token=token, base_url=self.base_url, transport=self._transport, trust_env=not local)
 
     @classmethod
     def from_environment(cls) -> Account:
@@ -157,7 +155,9 @@ class Account:
         except ReplicateError as error:
             raise self._translated(error) from error
         except ValueError as error:  # no JSON, or not of the API's kind
-            raise _Unwell(f"{self.base_url} answers, but not as Replicate's API does; check REPLICATE_BASE_URL.") from error
+            raise _Unwell(
+                f"{self.base_url} answers, but not as Replicate's API does; check REPLICATE_BASE_URL."
+            ) from error
         except httpx.HTTPError as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise _Unwell(f"{self.base_url} does not answer ({reason}); run the same command again later.") from error
@@ -168,7 +168,9 @@ class Account:
         if status == 401:
             return CredentialRefused(f"{self.base_url} refuses the API token ({said}); set another: {TOKEN_COMMAND}")
         if status == 402:
-            return ReplicateFailed(f"{self.base_url} wants payment first ({said}): https://replicate.com/account/billing")
+            return ReplicateFailed(
+                f"{self.base_url} wants payment first ({said}): https://replicate.com/account/billing"
+            )
         if status >= 500:
             return _Unwell(f"{self.base_url} failed with {status} ({said}); run the same command again later.")
         return _Refused(f"{self.base_url} refused with {status}: {said}.", status)

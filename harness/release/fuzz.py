@@ -49,7 +49,7 @@ class Budget:
 
 
 async def fuzz(server: ModelServer, budget: Budget = Budget(), file: str = "predict.py") -> list[Finding]:
-    """Try the server; at most one finding, shrunk to a small call. Raises HarnessError when it cannot be asked at all."""
+    """Try the server; at most one finding, shrunk to a small call. Raises HarnessError when it has no schema."""
     document = await server.schema()
     search = _Search(server, budget, asyncio.get_running_loop())
     return await asyncio.to_thread(search.findings, calls(document), file)
@@ -61,7 +61,7 @@ class _Verdict:
     text: str
 
 
-class _Bad(Exception):  # noqa: N818 - never leaves this module
+class _Bad(Exception):
     def __init__(self, call: Call, verdict: _Verdict) -> None:
         super().__init__(verdict.code)
         self.call, self.verdict = call, verdict
@@ -152,7 +152,7 @@ def judge(call: Call, first: Outcome | InputRejected, second: Outcome | InputRej
 
 
 def leaked_path(inputs: Mapping[str, Any], outcome: Outcome) -> str | None:
-    """Return an absolute path in an answer that the caller did not send; logs are for the operator, and not searched."""
+    """Return an absolute path in an answer that the caller did not send; logs are the operator's, and not searched."""
     sent = json.dumps(dict(inputs))
     texts = [outcome.error or "", json.dumps(outcome.metrics), *_plain_texts(outcome.output)]
     found = (match.group() for text in texts for match in _ABSOLUTE_PATH.finditer(text))
@@ -164,7 +164,9 @@ def _plain_texts(output: Any) -> list[str]:  # noqa: ANN401 - a JSON value
     if isinstance(output, str):
         return [output.partition(",")[0] if output.startswith("data:") else output]
     if isinstance(output, list | dict):
-        return [text for each in (output.values() if isinstance(output, dict) else output) for text in _plain_texts(each)]
+        return [
+            text for each in (output.values() if isinstance(output, dict) else output) for text in _plain_texts(each)
+        ]
     return []
 
 

@@ -75,7 +75,9 @@ def check_login(host: str) -> None:
     try:
         login = load_config().resolve_authconfig(host)
     except DockerException as error:
-        raise CredentialRefused(f"Docker's stored logins cannot be read; log in again: {login_command(host)}") from error
+        raise CredentialRefused(
+            f"Docker's stored logins cannot be read; log in again: {login_command(host)}"
+        ) from error
     if not login:
         raise CredentialRefused(f"There is no login for the registry {host}; log in: {login_command(host)}")
     if str(login.get("Password") or login.get("password") or "").startswith("r8_"):
