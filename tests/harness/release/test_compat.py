@@ -41,6 +41,7 @@ def outputs(live: Node, new: Node) -> list[tuple[str, str]]:
 # --- made-up schemas ------------------------------------------------------------------------------------------------
 
 TEXT = {"type": "string"}
+REFERENCE = {"$ref": "#/components/schemas/x"}
 bounds = st.integers(-20, 20)
 leaves = st.one_of(
     st.just({"type": "boolean"}),
@@ -165,7 +166,7 @@ def test_a_bare_reference_is_followed() -> None:
         ({"anyOf": [TEXT, {"type": "integer"}]}, TEXT, [("INPUT_ALTERNATIVE_REMOVED", "breaking")]),
         (TEXT, {"anyOf": [{"type": "integer"}, TEXT]}, [("INPUT_ALTERNATIVE_ADDED", "allowed")]),
         ({"anyOf": [TEXT, {"type": "integer"}]}, {"anyOf": [{"type": "integer"}, TEXT]}, []),
-        ({"type": "array", "items": TEXT}, {"type": "array", "items": {"type": "integer"}}, [("INPUT_TYPE", "breaking")]),
+        ({"type": "array", "items": TEXT}, {"type": "array", "items": {}}, [("INPUT_TYPE", "breaking")]),
     ],
 )  # fmt: skip
 def test_each_rule_for_an_input(live: Node, new: Node, found: list[tuple[str, str]]) -> None:
@@ -217,8 +218,8 @@ def test_a_stream_that_ends_is_breaking() -> None:
         {"components": {"schemas": {"Input": {}}}},
         {"components": {"schemas": []}},
         document({"x": {"$ref": "#/components/schemas/nothing"}}),
-        document({"x": {"$ref": "#/components/schemas/x"}}, x={"$ref": "#/components/schemas/x"}),
-        document({"x": {"$ref": "#/components/schemas/x"}}, x={"type": "array", "items": {"$ref": "#/components/schemas/x"}}),
+        document({"x": REFERENCE}, x=REFERENCE),
+        document({"x": REFERENCE}, x={"type": "array", "items": REFERENCE}),
     ],
     ids=["empty", "no output", "no table", "reference to nothing", "reference to itself", "endless"],
 )  # fmt: skip
