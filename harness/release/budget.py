@@ -50,9 +50,7 @@ def yardstick_s() -> float:
     return min(_time(lambda: cv2.GaussianBlur(values @ values, (31, 31), 5)) for _ in range(_RUNS))
 
 
-async def measure(
-    server: ModelServer, inputs: Mapping[str, Any], pid: int, setup_s: float, conditions: str
-) -> Figures:
+async def measure(server: ModelServer, inputs: Mapping[str, Any], pid: int, setup_s: float, conditions: str) -> Figures:
     """Run a prediction a few times and collect the figures of the server with this process id.
 
     Raises PredictionFailed when the prediction fails, HarnessError when the server does not answer.
@@ -66,7 +64,9 @@ async def measure(
 def compare(new: Figures, recorded: Mapping[str, Any], file: str = "releases.toml") -> Iterator[Finding]:
     """Say which figures are beyond the tolerance, or that they cannot be compared."""
     if recorded.get("conditions") != new.conditions:
-        message = f"The last release was measured under other conditions: {recorded.get('conditions')}, now {new.conditions}."
+        message = (
+            f"The last release was measured under other conditions: {recorded.get('conditions')}, now {new.conditions}."
+        )
         yield Finding("BUDGET_NOT_COMPARED", "warning", file, message, "Run the gate as the release's was run.")
         return
     for name, tolerance in TOLERANCE.items():

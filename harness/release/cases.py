@@ -1,24 +1,24 @@
 """Cases: inputs in a TOML file, and what must come of them, on any model server.
 
-    [[case]]
-    name = "a photo is doubled"
-    inputs = { img = "@pictures/sky.png", scale = 2 }   # @file, relative to this one
-    weights = "stand-in"                                # optional: only with these weights ("stand-in" or "real")
-    expect.size = [74, 46]                              # width, height: exactly
-    expect.format = "png"
-    expect.similar_to = "expected/sky.png"              # or "live": what the live version makes of the same inputs
-    expect.ssim = 0.98                                  # at least, over the whole picture
-    expect.face = [26, 30, 121, 145]                    # left, top, right, bottom, in pixels of the output
-    expect.face_ssim = 0.95                             # at least, there
-    # or, instead:
-    expect.error = "[NOT_AN_IMAGE]"                     # the prediction fails, and says this
-    expect.rejected = "scale"                           # the server refuses the inputs, and names this
+[[case]]
+name = "a photo is doubled"
+inputs = { img = "@pictures/sky.png", scale = 2 }   # @file, relative to this one
+weights = "stand-in"                                # optional: only with these weights ("stand-in" or "real")
+expect.size = [74, 46]                              # width, height: exactly
+expect.format = "png"
+expect.similar_to = "expected/sky.png"              # or "live": what the live version makes of the same inputs
+expect.ssim = 0.98                                  # at least, over the whole picture
+expect.face = [26, 30, 121, 145]                    # left, top, right, bottom, in pixels of the output
+expect.face_ssim = 0.95                             # at least, there
+# or, instead:
+expect.error = "[NOT_AN_IMAGE]"                     # the prediction fails, and says this
+expect.rejected = "scale"                           # the server refuses the inputs, and names this
 
-    [[recorded]]                                        # no detector can be a stand-in: the face of a picture
-    picture = "pictures/astronaut.png"
-    box = [26, 30, 121, 145]
-    score = 0.999
-    landmarks = [[59.6, 71.1], ...]                     # five
+[[recorded]]                                        # no detector can be a stand-in: the face of a picture
+picture = "pictures/astronaut.png"
+box = [26, 30, 121, 145]
+score = 0.999
+landmarks = [[59.6, 71.1], ...]                     # five
 """
 
 from __future__ import annotations
@@ -202,7 +202,9 @@ async def _likeness(case: Case, picture: Image.Image, live: ModelServer | None) 
 
 def _compared(case: Case, made: Pixels, wanted: Pixels, name: str) -> Iterator[Finding]:
     if made.shape != wanted.shape:
-        yield _wrong(case, "CASE_SIZE", f"the output has {_by(made.shape[1::-1])} pixels, {name} {_by(wanted.shape[1::-1])}")
+        yield _wrong(
+            case, "CASE_SIZE", f"the output has {_by(made.shape[1::-1])} pixels, {name} {_by(wanted.shape[1::-1])}"
+        )
         return
     measured = [("CASE_SIMILARITY", "", ssim(made, wanted), case.expect.ssim)]
     if case.expect.face is not None:
@@ -212,7 +214,9 @@ def _compared(case: Case, made: Pixels, wanted: Pixels, name: str) -> Iterator[F
         if found < least:
             path = _leave(case, made)
             message = f"{case.name}: {where}it has SSIM {found:.3f} with {name}, at least {least} is wanted."
-            yield Finding(code, "error", str(case.file), message, f"Look at {path}; if it is right, it replaces {name}.")
+            yield Finding(
+                code, "error", str(case.file), message, f"Look at {path}; if it is right, it replaces {name}."
+            )
 
 
 def _leave(case: Case, pixels: Pixels) -> Path:
@@ -227,7 +231,9 @@ def _rgb(picture: Image.Image) -> Pixels:
 
 
 def _wrong(case: Case, code: str, text: str) -> Finding:
-    return Finding(code, "error", str(case.file), f"{case.name}: {text}.", "Mend the model, or the case if it is wrong.")
+    return Finding(
+        code, "error", str(case.file), f"{case.name}: {text}.", "Mend the model, or the case if it is wrong."
+    )
 
 
 def _by(size: Sequence[int]) -> str:

@@ -77,7 +77,7 @@ def _streams(document: Schema) -> bool:
 
 @dataclass
 class _Walk:
-    """Through both documents at once. `of_inputs`: an input without a default counts as required, whatever else it is."""
+    """Through both documents at once. `of_inputs`: what has no default counts as required, whatever else it is."""
 
     live: Schema
     new: Schema

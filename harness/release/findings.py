@@ -28,7 +28,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What every check said. `checks`: its name to "passed", "failed", or "skipped: why"; `figures`: what was measured."""
+    """What every check said: `checks` by name, "passed", "failed" or "skipped: why"; `figures`: what was measured."""
 
     checks: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)

@@ -8,6 +8,7 @@ remembered, so that a call has one verdict in a run, and a time limit ends the s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -38,6 +39,16 @@ _FIXES: Final = {
 }
 
 
+_SETTINGS: Final = settings(
+    database=None,  # the same calls in every run
+    deadline=None,
+    phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+    print_blob=False,
+)
+
+
 @dataclass(frozen=True)
 class Budget:
     """How much to try. seed: of Hypothesis; equal seeds make equal calls."""
@@ -49,7 +60,7 @@ class Budget:
 
 
 async def fuzz(server: ModelServer, budget: Budget = Budget(), file: str = "predict.py") -> list[Finding]:
-    """Try the server; at most one finding, shrunk to a small call. Raises HarnessError when it cannot be asked at all."""
+    """Try the server; at most one finding, shrunk to a small call. Raises HarnessError when it has no schema."""
     document = await server.schema()
     search = _Search(server, budget, asyncio.get_running_loop())
     return await asyncio.to_thread(search.findings, calls(document), file)
@@ -61,10 +72,12 @@ class _Verdict:
     text: str
 
 
-class _Bad(Exception):  # noqa: N818 - never leaves this module
-    def __init__(self, call: Call, verdict: _Verdict) -> None:
-        super().__init__(verdict.code)
-        self.call, self.verdict = call, verdict
+class _Bad(Exception):
+    """What Hypothesis shrinks."""
+
+
+class _Over(BaseException):
+    """Ends Hypothesis at once, which goes on after an Exception."""
 
 
 @dataclass
@@ -79,37 +92,29 @@ class _Search:
 
     def findings(self, strategy: st.SearchStrategy[Call], file: str) -> list[Finding]:
         self.ends_at = time.monotonic() + self.budget.seconds
+        bad: list[tuple[Call, _Verdict]] = []
 
         @seed(self.budget.seed)
-        @settings(
-            max_examples=self.budget.examples,
-            database=None,  # the same calls in every run
-            deadline=None,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-            report_multiple_bugs=False,
-            print_blob=False,
-        )
+        @settings(_SETTINGS, max_examples=self.budget.examples)
         @given(strategy)
         def try_one(call: Call) -> None:
             if (verdict := self.verdict(call)) is not None:
-                raise _Bad(call, verdict)
+                bad.append((call, verdict))
+                raise _Bad(verdict.code)
 
-        try:
+        with contextlib.suppress(_Bad, _Over):
             try_one()
-        except _Bad as bad:
-            message = f"{bad.verdict.text} Inputs: {_shown(bad.call.inputs)}."
-            return [Finding(bad.verdict.code, "error", file, message, _FIXES[bad.verdict.code])]
-        return []
+        return [_finding(*min(bad, key=lambda pair: len(_key(pair[0]))), file)] if bad else []
 
     def verdict(self, call: Call) -> _Verdict | None:
-        key = json.dumps([call.inputs, call.valid], sort_keys=True)
+        key = _key(call)
         if key not in self.known:
             if time.monotonic() > self.ends_at:
-                return None
-            self.known[key] = asyncio.run_coroutine_threadsafe(self.ask(call), self.loop).result()
-            if self.known[key] and self.known[key].code in ("FUZZ_CRASH", "FUZZ_HANG"):  # type: ignore[union-attr]  # checked
+                raise _Over
+            verdict = asyncio.run_coroutine_threadsafe(self.ask(call), self.loop).result()
+            if verdict is not None and verdict.code in ("FUZZ_CRASH", "FUZZ_HANG"):
                 self.ends_at = 0.0  # there is no server any more to shrink with
+            self.known[key] = verdict
         return self.known[key]
 
     async def ask(self, call: Call) -> _Verdict | None:
@@ -152,7 +157,7 @@ def judge(call: Call, first: Outcome | InputRejected, second: Outcome | InputRej
 
 
 def leaked_path(inputs: Mapping[str, Any], outcome: Outcome) -> str | None:
-    """Return an absolute path in an answer that the caller did not send; logs are for the operator, and not searched."""
+    """Return an absolute path in an answer that the caller did not send; logs are the operator's, and not searched."""
     sent = json.dumps(dict(inputs))
     texts = [outcome.error or "", json.dumps(outcome.metrics), *_plain_texts(outcome.output)]
     found = (match.group() for text in texts for match in _ABSOLUTE_PATH.finditer(text))
@@ -164,8 +169,19 @@ def _plain_texts(output: Any) -> list[str]:  # noqa: ANN401 - a JSON value
     if isinstance(output, str):
         return [output.partition(",")[0] if output.startswith("data:") else output]
     if isinstance(output, list | dict):
-        return [text for each in (output.values() if isinstance(output, dict) else output) for text in _plain_texts(each)]
+        return [
+            text for each in (output.values() if isinstance(output, dict) else output) for text in _plain_texts(each)
+        ]
     return []
+
+
+def _key(call: Call) -> str:
+    return json.dumps([call.inputs, call.valid], sort_keys=True)
+
+
+def _finding(call: Call, verdict: _Verdict, file: str) -> Finding:
+    message = f"{verdict.text} Inputs: {_shown(call.inputs)}."
+    return Finding(verdict.code, "error", file, message, _FIXES[verdict.code])
 
 
 def _short(text: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,7 +92,9 @@ def against(what: str, model: str | None = None) -> tuple[dict[str, Any] | None,
     try:
         document = json.loads(Path(what).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{what} is no OpenAPI document ({error}); name releases.toml, a JSON file, or live.") from error
+        raise UsageError(
+            f"{what} is no OpenAPI document ({error}); name releases.toml, a JSON file, or live."
+        ) from error
     return document, None
 
 
@@ -175,11 +178,10 @@ async def _cases(request: Request, report: Report, served: _Served) -> None:
     if not cases:
         report.skip("cases", f"there are none in {request.cases}")
         return
-    if request.live_url is None:
-        report.add("cases", await run_cases(served.server, cases, None, request.weights))
-        return
-    async with ModelServer(request.live_url) as live:
-        report.add("cases", await run_cases(served.server, cases, live, request.weights))
+    async with AsyncExitStack() as stack:
+        live = await stack.enter_async_context(ModelServer(request.live_url)) if request.live_url else None
+        found = await run_cases(served.server, cases, live, request.weights)
+    report.add("cases", [replace(one, file=_within(request.root, one.file)) for one in found])
 
 
 async def _fuzz(request: Request, report: Report, served: _Served) -> None:
@@ -201,6 +203,10 @@ async def _budget(request: Request, report: Report, served: _Served) -> None:
             report.skip("budget", "no figures of a release to compare with; measured for the next one")
         else:
             report.add("budget", budgets.compare(measured, request.figures))
+
+
+def _within(root: Path, file: str) -> str:
+    return os.path.relpath(file, root)
 
 
 def _usual_case(request: Request) -> Case | None:
@@ -236,4 +242,6 @@ def _file(request: Request) -> str:
 
 
 def _failure(code: str, error: HarnessError, file: str) -> Finding:
-    return Finding(code, "error", file, str(error), "Mend what the sentence names, then run the gate again.")
+    return Finding(
+        code, "error", file, f"{str(error).rstrip('.')}.", "Mend what the sentence names, then run the gate again."
+    )

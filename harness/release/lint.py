@@ -1,4 +1,4 @@
-"""What is wrong with a model's files, read without running them: the rules that Cog and Replicate apply later, or never.
+"""What is wrong with a model's files, read without running them: rules that Cog and Replicate apply later, or never.
 
 `lint_predictor` holds those of the predictor's source, `lint_files` those of what goes into the image; here are those
 of cog.yaml, and `lint`, which runs all.
@@ -124,11 +124,11 @@ def _cuda(root: Path, config: Config) -> Iterator[Finding]:
     build = _build(config)
     if not build.get("gpu"):
         return
-    torch, cuda = pins(root, _requirements(config)).get("torch"), build.get("cuda")
+    torch, cuda = pins(root, _requirements(config)).get("torch", "(not pinned)"), build.get("cuda")
     if cuda is not None and not isinstance(cuda, str):
         yield _error("CUDA_UNQUOTED", f"YAML reads cuda as the number {cuda}.", f'Write cuda: "{cuda}".')
     elif cuda is None and torch not in TORCH_CUDA:
-        message = f"Cog cannot choose a CUDA for torch {torch or '(not pinned)'}, which is not in its matrix."
+        message = f"Cog cannot choose a CUDA for torch {torch}, which is not in its matrix."
         yield _error("CUDA_NOT_SET", message, 'Write build.cuda, for example "12.8", or pin torch 2.11.0.')
     elif cuda is not None and torch in TORCH_CUDA and ".".join(cuda.split(".")[:2]) not in TORCH_CUDA[torch]:
         builds = ", ".join(TORCH_CUDA[torch])

@@ -111,7 +111,7 @@ def _holds_secret(path: Path, size: int) -> bool:
 
 
 def _weights(directory: Path) -> Iterator[Finding]:
-    """Verify what is there and what the default inputs need; a missing file of another version fails only its callers."""
+    """Verify what is there and what the default inputs need; without another version's file only its callers fail."""
     shown = f"{_WEIGHTS}/{MANIFEST}"
     try:
         weights = Weights(directory)

@@ -86,7 +86,9 @@ class _Source:
             message = f"The input {name} has a Literal type, which Cog's parser does not know."
             yield self.error("INPUT_LITERAL_TYPE", message, "Write str and choices=[...].")
         is_call = isinstance(declared, ast.Call) and self.name_of(declared.func) in ("cog.Input", "Input")
-        given = {k.arg: k.value for k in declared.keywords if k.arg} if isinstance(declared, ast.Call) and is_call else {}
+        given = (
+            {k.arg: k.value for k in declared.keywords if k.arg} if isinstance(declared, ast.Call) and is_call else {}
+        )
         if isinstance(declared, ast.Call) and is_call and declared.args:
             given["default"] = declared.args[0]
         yield from self.description(name, given)

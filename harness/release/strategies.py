@@ -27,7 +27,14 @@ _PICTURES: Final = [("PNG", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1
     ("BMP", "RGB"),
     ("GIF", "P"),
 ]
-_STRANGE_FILES: Final = ["/etc/hostname", "file:///etc/hostname", "../../etc/hostname", "data:", "data:image/png;base64,@@", ""]
+_STRANGE_FILES: Final = [
+    "/etc/hostname",
+    "file:///etc/hostname",
+    "../../etc/hostname",
+    "data:",
+    "data:image/png;base64,@@",
+    "",
+]
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,9 @@ def values(node: Mapping[str, Any]) -> st.SearchStrategy[Json]:
         case "number":
             return _numbers(node.get("minimum", -1e9), node.get("maximum", 1e9))
         case "array":
-            return st.lists(values(node.get("items", {})), min_size=node.get("minItems", 0), max_size=node.get("maxItems", 3))
+            return st.lists(
+                values(node.get("items", {})), min_size=node.get("minItems", 0), max_size=node.get("maxItems", 3)
+            )
         case "object":
             return st.fixed_dictionaries({key: values(each) for key, each in node.get("properties", {}).items()})
     return files() if node.get("format") == "uri" else _texts(node)
@@ -111,7 +120,7 @@ def _forbidden(node: Mapping[str, Any]) -> list[Json]:
 
 @st.composite
 def files(draw: st.DrawFn) -> str:
-    """Data URLs of small pictures of every common kind, half of them damaged; now and then something else altogether."""
+    """Data URLs of small pictures of every common kind, half of them damaged; now and then something else."""
     if draw(st.integers(0, 9)) == 9:
         return draw(st.sampled_from(_STRANGE_FILES))
     content = draw(pictures())

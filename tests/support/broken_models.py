@@ -1,4 +1,4 @@
-"""Models that the gate must not let through: the clean one of tests/harness/release/clean, each with one thing wrong."""
+"""Models that the gate must not let through: the one in tests/harness/release/clean, each with one thing wrong."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def both(*edits: Edit) -> Edit:
 
 PY, YAML, PINS = "predict.py", "cog.yaml", "requirements.txt"
 SCALE = 'scale: float = Input(description="Size of the output.", default=2, ge=1, le=4)'
-TONE = 'tone: str = Input(description="Which grey.", default="light", choices=["light", "dark"])'
+TONE = 'tone: str = Input(description="Which grey.", default="light", choices=["light", "dark", "middle"])'
 RETURN = "        return Path(output)\n"
 LET_IN = replaced(".dockerignore", "!weights", "!weights\n!extra")
 
@@ -76,14 +76,15 @@ BREAKS_CALLERS = [
     Broken("input removed", replaced(PY, f"        {SCALE},\n", "        # scale = 2\n"),
            "INPUT_REMOVED", PY, "Input scale: is gone"),
     Broken("input renamed", replaced(PY, "img: Path", "image: Path"), "INPUT_REMOVED", PY, "Input img"),
-    Broken("new required input", replaced(PY, f"{TONE},", f'{TONE},\n        mask: Path = Input(description="Where."),'),
+    Broken("new required input",
+           replaced(PY, f"{TONE},", f'{TONE},\n        mask: Path = Input(description="Where."),'),
            "INPUT_NEW_REQUIRED", PY, "Input mask: is new and has no default"),
     Broken("default removed", replaced(PY, "default=2, ", ""), "INPUT_REQUIRED", PY, "scale: could be left out"),
     Broken("type changed", replaced(PY, "scale: float", "scale: int"),
            "INPUT_TYPE", PY, "scale: the type was 'number' and is 'integer'"),
     Broken("maximum lowered", replaced(PY, "le=4", "le=3"), "INPUT_MAXIMUM", PY, "the maximum was 4 and is 3"),
     Broken("minimum raised", replaced(PY, "ge=1,", "ge=2,"), "INPUT_MINIMUM", PY, "the minimum was 1 and is 2"),
-    Broken("choice removed", replaced(PY, '["light", "dark"]', '["light"]'), "INPUT_CHOICE_REMOVED", PY, "'dark'"),
+    Broken("choice removed", replaced(PY, ', "middle"]', "]"), "INPUT_CHOICE_REMOVED", PY, "'middle'"),
     Broken("file became text", replaced(PY, "img: Path", "img: str"), "INPUT_FORMAT", PY, "'uri' and is not set"),
     Broken("output became a list", replaced(PY, ") -> Path:", ") -> list[Path]:"),
            "OUTPUT_TYPE", PY, "was 'string' and is 'array'"),
@@ -94,10 +95,11 @@ WRONG_SOURCE = [
            "INPUT_UNDESCRIBED", PY, "tone has no description"),
     Broken("description in pieces", replaced(PY, '"Size of the output."', '"Size of " "the output."'),
            "INPUT_DESCRIPTION_IN_PIECES", PY, "scale"),
-    Broken("bound is a constant", both(replaced(PY, "le=4", "le=MOST"), replaced(PY, "class P", "MOST = 4\n\n\nclass P")),
+    Broken("bound is a constant",
+           both(replaced(PY, "le=4", "le=MOST"), replaced(PY, "class P", "MOST = 4\n\n\nclass P")),
            "INPUT_BOUND_NOT_LITERAL", PY, "le of scale"),
     Broken("bound is computed", replaced(PY, "le=4", "le=2 * 2"), "INPUT_BOUND_NOT_LITERAL", PY, "le of scale"),
-    Broken("choices are computed", replaced(PY, '["light", "dark"]', '[*("light", "dark")]'),
+    Broken("choices are computed", replaced(PY, '["light", "dark", "middle"]', '[*("light", "dark")]'),
            "INPUT_CHOICES_NOT_LITERAL", PY, "choices of tone"),
     Broken("default out of bounds", replaced(PY, "default=2, ge=1", "default=0.5, ge=1"),
            "INPUT_DEFAULT_INVALID", PY, "0.5 of scale is below its own bound 1"),
@@ -158,7 +160,8 @@ WRONG_FILES = [
     Broken("weights missing", removed("weights/grey.pth"), "WEIGHTS_MISSING", "weights/grey.pth", "not in"),
     Broken("weights changed", written("weights/grey.pth", "chockpoint\n"),
            "WEIGHTS_CORRUPT", "weights/grey.pth", "sha256"),
-    Broken("weights nobody listed", written("weights/other.pth", "x"), "WEIGHTS_UNLISTED", "weights/other.pth", "manifest"),
+    Broken("weights nobody listed", written("weights/other.pth", "x"),
+           "WEIGHTS_UNLISTED", "weights/other.pth", "manifest"),
     Broken("no .dockerignore", removed(".dockerignore"), "DOCKERIGNORE_MISSING", ".dockerignore", "everything"),
 ]  # fmt: skip
 
@@ -169,12 +172,14 @@ MISBEHAVES = [
            "CASE_SIMILARITY", "tests/cases/grey.toml", "SSIM"),
     Broken("a spoilt face", replaced(PY, ".save(output)", ".save(output)\n        spoil(output)"),
            "CASE_FACE_SIMILARITY", "tests/cases/grey.toml", "in the face"),
-    Broken("another error", replaced(PY, "[NOT_A_PICTURE] ", ""), "CASE_ERROR", "tests/cases/grey.toml", "NOT_A_PICTURE"),
+    Broken("another error", replaced(PY, "[NOT_A_PICTURE] ", ""),
+           "CASE_ERROR", "tests/cases/grey.toml", "NOT_A_PICTURE"),
     Broken("success with nothing", replaced(PY, RETURN, "        return Path(self.place / 'none.png')\n"),
            "CASE_NO_PICTURE", "tests/cases/grey.toml", "no picture"),
     Broken("setup fails", replaced(PY, "self.place = ", "raise OSError('no GPU')\n        self.place = "),
            "SERVER_FAILED", PY, "no GPU"),
-    Broken("dies", replaced(PY, RETURN, f"        if picture.width < 9:\n            os.kill(os.getpid(), 9)\n{RETURN}"),
+    Broken("dies",
+           replaced(PY, RETURN, f"        if picture.width < 9:\n            os.kill(os.getpid(), 9)\n{RETURN}"),
            "FUZZ_CRASH", PY, "died"),
     Broken("hangs", replaced(PY, RETURN, f"        while picture.width < 9:\n            time.sleep(0.1)\n{RETURN}"),
            "FUZZ_HANG", PY, "did not end"),

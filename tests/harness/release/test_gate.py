@@ -1,14 +1,23 @@
-"""The gate is the last thing between a mistake and callers: each mistake here must be found, by name and in its file."""
+"""The gate is the last thing between a mistake and callers: each mistake must be found, by name and in its file."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from broken_models import BREAKS_CALLERS, CLEAN, MISBEHAVES, WRONG_CONFIG, WRONG_FILES, WRONG_SOURCE, Broken, make, replaced
+from broken_models import (
+    BREAKS_CALLERS,
+    CLEAN,
+    MISBEHAVES,
+    WRONG_CONFIG,
+    WRONG_FILES,
+    WRONG_SOURCE,
+    Broken,
+    make,
+    replaced,
+)
 
 from harness.errors import UsageError
 from harness.release import gate
@@ -18,7 +27,7 @@ from harness.release.gate import CHECKS, Request, check
 from harness.schema import openapi_schema
 
 SERVED = ("cases", "fuzz", "budget")
-EFFORT = Budget(examples=30, call_timeout_s=3)
+EFFORT = Budget(examples=30, seconds=6, call_timeout_s=2)
 HELPERS = "import os\nimport random\nimport time\n"
 SPOIL = """
 
@@ -39,9 +48,8 @@ def live() -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _outputs_are_left_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _outputs_are_left_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.release.cases.OUTPUTS", tmp_path / "outputs")
-    yield
 
 
 def run(request: Request) -> Report:
@@ -64,7 +72,9 @@ def ids(table: list[Broken]) -> list[str]:
 
 
 @pytest.mark.parametrize("broken", BREAKS_CALLERS, ids=ids(BREAKS_CALLERS))
-def test_what_breaks_callers_of_the_live_version_is_breaking(broken: Broken, live: dict[str, Any], tmp_path: Path) -> None:
+def test_what_breaks_callers_of_the_live_version_is_breaking(
+    broken: Broken, live: dict[str, Any], tmp_path: Path
+) -> None:
     report = run(Request(make(broken.edit, tmp_path), live, skip=("lint", *SERVED)))
     assert_found(broken, report.of("breaking"))
     assert report.checks["schema"] == "failed"
@@ -97,12 +107,17 @@ def test_what_goes_wrong_only_when_it_runs_is_found_by_running_it(broken: Broken
 def test_a_clean_change_is_let_through_with_its_differences_told(live: dict[str, Any], tmp_path: Path) -> None:
     def edit(root: Path) -> None:
         replaced("predict.py", "le=4", "le=4.5")(root)
-        replaced("predict.py", '["light", "dark"]', '["light", "dark", "middle"]')(root)
+        replaced("predict.py", '"middle"]', '"middle", "black"]')(root)
         replaced("predict.py", "Which grey.", "Which grey it becomes.")(root)
         new = '\n        noise: float = Input(description="Grain.", default=0, ge=0, le=1),\n    ) -> Path:'
         replaced("predict.py", "\n    ) -> Path:", new)(root)
 
-    figures = {"setup": 1e6, "predict": 1e6, "peak_bytes": 10**12, "conditions": "real weights, case 'a picture is doubled'"}
+    figures = {
+        "setup": 1e6,
+        "predict": 1e6,
+        "peak_bytes": 10**12,
+        "conditions": "real weights, case 'a picture is doubled'",
+    }
     report = run(Request(make(edit, tmp_path), live, figures, effort=EFFORT))
     assert report.checks == dict.fromkeys(CHECKS, "passed")
     assert report.exit_code == PASSED
@@ -115,9 +130,16 @@ def test_a_clean_change_is_let_through_with_its_differences_told(live: dict[str,
     assert set(report.figures) == {"setup", "predict", "peak_bytes", "conditions"}
 
 
-@pytest.mark.parametrize(("name", "code"), [("setup", "BUDGET_SETUP"), ("predict", "BUDGET_PREDICT"), ("peak_bytes", "BUDGET_PEAK_BYTES")])
+@pytest.mark.parametrize(
+    ("name", "code"), [("setup", "BUDGET_SETUP"), ("predict", "BUDGET_PREDICT"), ("peak_bytes", "BUDGET_PEAK_BYTES")]
+)
 def test_what_costs_much_more_than_the_last_release_is_found(name: str, code: str, tmp_path: Path) -> None:
-    figures = {"setup": 1e6, "predict": 1e6, "peak_bytes": 10**12, "conditions": "real weights, case 'a picture is doubled'"}
+    figures = {
+        "setup": 1e6,
+        "predict": 1e6,
+        "peak_bytes": 10**12,
+        "conditions": "real weights, case 'a picture is doubled'",
+    }
     tiny = figures | {name: 1e-6}
     report = run(Request(make(lambda _: None, tmp_path), figures=tiny, skip=("schema", "lint", "cases", "fuzz")))
     assert only(report, "error") == [(code, "releases.toml")]

@@ -18,7 +18,7 @@ class Predictor(BasePredictor):
         self,
         img: Path = Input(description="The picture."),
         scale: float = Input(description="Size of the output.", default=2, ge=1, le=4),
-        tone: str = Input(description="Which grey.", default="light", choices=["light", "dark"]),
+        tone: str = Input(description="Which grey.", default="light", choices=["light", "dark", "middle"]),
     ) -> Path:
         """Turn a picture grey."""
         if not isinstance(img, Path):
