@@ -66,7 +66,7 @@ class Registry:
         return None if found is None else _digest(found)
 
     def image(self, repository: str, digest: str) -> Image:
-        """Return the image with this digest; of an index, the labels of its linux/amd64 image. Raises RegistryFailed."""
+        """Return the image with this digest; an index stands for its linux/amd64 image. Raises RegistryFailed."""
         manifest = json.loads(self._content(repository, "manifests", digest))
         if "manifests" in manifest:
             manifest = json.loads(self._content(repository, "manifests", _amd64(manifest)))

@@ -69,7 +69,7 @@ async def local_output(root: Path, inputs: Mapping[str, str]) -> Any:  # noqa: A
         given = typed_inputs(inputs, await server.schema())
         outcome = await server.run(new_prediction_id(), given, timeout_s=PREDICTION_TIMEOUT_S)
     if outcome.status != "succeeded":
-        raise PredictionFailed(f"The model of {root.resolve()} failed: {outcome.error or outcome.status}.")
+        raise PredictionFailed(f"The model of {root} failed: {outcome.error or outcome.status}.")
     return _with_content(outcome.output)
 
 

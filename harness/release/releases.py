@@ -109,16 +109,7 @@ def _compact(schema: Mapping[str, Any]) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-<<<<<<< HEAD
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-=======
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
->>>>>>> gate
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

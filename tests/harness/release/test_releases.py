@@ -43,8 +43,8 @@ def test_what_is_recorded_is_read_back(
     tmp_path_factory: pytest.TempPathFactory,
     schema: object,
     weights: dict[str, str],
-    figures: Any,
-    gate: str,  # noqa: ANN401
+    figures: dict[str, Any],
+    gate: str,
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "property.toml"
     path.unlink(missing_ok=True)
