@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,14 +22,13 @@ from harness.model_server.process import ServerProcess
 from harness.model_server.runtime import Runtime
 from harness.release import budget as budgets
 from harness.release import compat, fuzz, releases
-from harness.release.cases import Case, read_cases, record_faces, run_cases
+from harness.release.cases import Case, Runs, read_cases, record_faces, run_cases
 from harness.release.findings import Finding, Report
 from harness.release.lint import CONFIG, lint, predictor_of
 from harness.schema import openapi_schema
 from restoration.standin import write_standins
 
 CHECKS: Final = ("schema", "lint", "cases", "fuzz", "budget")
-_ON_A_SERVER: Final = {"cases", "fuzz", "budget"}
 SETUP_TIMEOUT_S: Final = 600.0
 
 
@@ -39,7 +38,7 @@ class Request:
 
     root: the model's folder. live: the live version's OpenAPI document, None for a first version.
     figures: the live version's, None when none were recorded. url, image: a model server, or an image, to check
-    instead of the predictor in `root`. live_url: a model server of the live version.
+    instead of the predictor in `root`. live_version: runs the live version, for the cases that compare with it.
     standins: a directory for stand-in weights to run on; None for the weights in `root`.
     """
 
@@ -48,7 +47,7 @@ class Request:
     figures: dict[str, Any] | None = None
     url: str | None = None
     image: str | None = None
-    live_url: str | None = None
+    live_version: Runs | None = None
     standins: Path | None = None
     skip: Collection[str] = ()
     cases: Path = Path("tests/cases")
@@ -118,7 +117,7 @@ async def _described(request: Request) -> dict[str, Any]:
 
 
 async def _lint(request: Request, report: Report) -> None:
-    report.add("lint", await asyncio.to_thread(lint, request.root, request.standins))
+    report.add("lint", await asyncio.to_thread(lint, request.root, weights=request.standins is None))
 
 
 async def _on_a_server(request: Request, report: Report, names: list[str], say: Say) -> None:
@@ -178,9 +177,7 @@ async def _cases(request: Request, report: Report, served: _Served) -> None:
     if not cases:
         report.skip("cases", f"there are none in {request.cases}")
         return
-    async with AsyncExitStack() as stack:
-        live = await stack.enter_async_context(ModelServer(request.live_url)) if request.live_url else None
-        found = await run_cases(served.server, cases, live, request.weights)
+    found = await run_cases(served.server, cases, request.live_version, request.weights)
     report.add("cases", [replace(one, file=_within(request.root, one.file)) for one in found])
 
 
