@@ -77,6 +77,7 @@ async def check(request: Request, say: Say = lambda _: None) -> Report:
             await look(request, report)
     if waiting := [name for name in CHECKS if name not in report.checks]:
         await _on_a_server(request, report, waiting, say)
+    report.checks = {name: report.checks[name] for name in CHECKS}
     return report
 
 
@@ -121,7 +122,7 @@ async def _lint(request: Request, report: Report) -> None:
 
 
 async def _on_a_server(request: Request, report: Report, names: list[str], say: Say) -> None:
-    """Run the checks that need a server; if there is none, that is one finding, and all of them failed."""
+    """Run the checks that need a server; if it fails, that is one finding, and what is left is skipped."""
     say("starting the model")
     try:
         async with _serving(request) as served:
@@ -130,6 +131,8 @@ async def _on_a_server(request: Request, report: Report, names: list[str], say: 
                 await _RUN[name](request, report, served)
     except HarnessError as error:
         left = [name for name in names if name not in report.checks]
+        if not left:
+            raise  # it could not be stopped
         report.add(left[0], [_failure("SERVER_FAILED", error, _file(request))])
         for name in left[1:]:
             report.skip(name, "the model server failed")
@@ -173,11 +176,15 @@ async def _runtime(request: Request, log: Path) -> Runtime:
 
 
 async def _cases(request: Request, report: Report, served: _Served) -> None:
-    cases = read_cases(request.root / request.cases)
+    try:
+        cases = read_cases(request.root / request.cases)
+        found = await run_cases(served.server, cases, request.live_version, request.weights)
+    except UsageError as error:
+        report.add("cases", [_failure("CASES_UNREADABLE", error, str(request.cases))])
+        return
     if not cases:
         report.skip("cases", f"there are none in {request.cases}")
         return
-    found = await run_cases(served.server, cases, request.live_version, request.weights)
     report.add("cases", [replace(one, file=_within(request.root, one.file)) for one in found])
 
 

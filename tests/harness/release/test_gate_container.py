@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 from broken_models import CLEAN
