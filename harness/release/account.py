@@ -171,7 +171,7 @@ class Account:
             return ReplicateFailed(
                 f"{self.base_url} wants payment first ({said}): https://replicate.com/account/billing"
             )
-        if status >= 500:
+        if status >= 500 or status == 429:
             return _Unwell(f"{self.base_url} failed with {status} ({said}); run the same command again later.")
         return _Refused(f"{self.base_url} refused with {status}: {said}.", status)
 

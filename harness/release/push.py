@@ -175,7 +175,9 @@ def _appeared(request: Request, account: Account, digest: str, before: str | Non
 
 
 def _require_schema(request: Request, version: Version) -> None:
-    differences = compare.schemas(version.openapi_schema or {}, schema.openapi_schema(root=request.root))
+    if not version.openapi_schema:
+        raise SchemaDiffers(f"Version {version.id[:12]} has no schema; run the same command again in a minute.")
+    differences = compare.schemas(version.openapi_schema, schema.openapi_schema(root=request.root))
     if differences:
         raise SchemaDiffers(
             f"Version {version.id[:12]} does not have this folder's schema: {differences[0].message} Do not use it: "

@@ -119,10 +119,17 @@ def push(upload: Upload, say: Say) -> str:
 
 def _push_with_cog(upload: Upload) -> str:
     command = [shutil.which("cog") or "cog", "push", upload.image, "--separate-weights"]
-    environment = os.environ | {"COG_OPENAPI_SCHEMA": str(schema.SCHEMA_FILE), "COG_NO_UPDATE_CHECK": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name != "REPLICATE_API_TOKEN"}  # cog needs none
+    environment = inherited | {"COG_OPENAPI_SCHEMA": str(schema.SCHEMA_FILE), "COG_NO_UPDATE_CHECK": "1"}
     lines: list[str] = []
     with subprocess.Popen(  # noqa: S603 # our own arguments
-        command, cwd=upload.root, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=upload.root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
     ) as process:
         assert process.stderr is not None  # as asked for
         for line in process.stderr:

@@ -47,6 +47,7 @@ def world(
     monkeypatch.setattr("harness.release.upload.PAUSE_S", 0.01)
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", install_cog(tmp_path / "bin"))
+    monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
     with (
         replicate(tmp_path / "data", token=TOKEN, registry=tiny_registry.host) as local,
         faulty_proxy(str(local.base_url)) as proxy,

@@ -16,6 +16,8 @@ import os, sys, urllib.request
 if sys.argv[1:] == ["--version"]:
     print("cog version 0.23.1 (built today)")
     sys.exit()
+if "REPLICATE_API_TOKEN" in os.environ:
+    sys.exit("Error: the API token is none of cog's business")
 image = sys.argv[2]
 host, _, model = image.partition("/")
 with open(os.environ["COG_OPENAPI_SCHEMA"], "rb") as file:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from faulty_proxy import Fault
 from push_world import MODEL, TOKEN, World
+from replicate_in_thread import Model
 
 from harness import schema
 from harness.errors import (
@@ -17,9 +18,11 @@ from harness.errors import (
     GateFailed,
     HarnessError,
     NotPrivate,
+    PredictionFailed,
     RegistryFailed,
     ReplicateFailed,
     SchemaDiffers,
+    SmokeFailed,
     UsageError,
     VersionMissing,
 )
@@ -27,6 +30,7 @@ from harness.release import releases
 from harness.release.account import Account
 from harness.release.findings import Finding, Report
 from harness.release.push import plan, push
+from harness.replicate.registry_watch import Pushed
 
 pytest_plugins = ["push_fixtures"]
 
@@ -218,6 +222,57 @@ def test_a_refused_registry_login_is_told_with_its_own_command(world: World) -> 
 
 
 # --- the smoke prediction ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> Model:
+    """What answers the predictions of pushed versions, in place of a container of their image."""
+    model = Model(output="hello")
+
+    async def server(pushed: Pushed, version: str) -> Model:
+        return model
+
+    monkeypatch.setattr(Pushed, "server", server)
+    return model
+
+
+def test_it_must_give_what_this_folders_model_gives(world: World, played: Model) -> None:
+    world.push(smoke="yes", inputs={"text": "hello"})
+    assert played.inputs == [{"text": "hello"}]
+    assert any("gives what this folder's model gives: equal" in text for text in world.person.said)
+
+
+def test_another_output_is_no_release_until_it_is_the_same(world: World, played: Model) -> None:
+    played.output = "something else"
+    with pytest.raises(SmokeFailed, match="something else than this folder's model: different"):
+        world.push(smoke="yes")
+    assert not (world.root / "releases.toml").exists()
+    played.output = "hello"
+    release = world.push(smoke="yes")
+    assert releases.read(world.root / "releases.toml") == [release]
+
+
+def test_a_smoke_prediction_that_fails_is_told_with_its_reason(world: World, played: Model) -> None:
+    played.losses = [PredictionFailed("no memory left")]
+    with pytest.raises(SmokeFailed, match="failed: no memory left"):
+        world.push(smoke="yes")
+
+
+def test_it_runs_when_the_person_agrees(world: World, played: Model) -> None:
+    world.person.agrees = True
+    world.push(smoke="ask")
+    assert len(played.ran) == 1
+
+
+def test_an_input_that_it_needs_is_asked_for_before_anything_is_done(world: World) -> None:
+    predictor = world.root / "predict.py"
+    predictor.write_text(predictor.read_text().replace(', default="hello"', ""))
+    with pytest.raises(UsageError, match="needs text; give it like"):
+        world.push(smoke="yes")
+    assert world.proxy.seen == []
+    world.push(smoke="ask")
+    assert world.person.asked == []
+    assert any("No smoke prediction without text" in text for text in world.person.said)
 
 
 def test_it_is_asked_for_with_its_costs_and_may_be_declined(world: World) -> None:
