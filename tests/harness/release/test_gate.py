@@ -27,7 +27,7 @@ from harness.release.gate import CHECKS, Request, check
 from harness.schema import openapi_schema
 
 SERVED = ("cases", "fuzz", "budget")
-EFFORT = Budget(examples=30, seconds=6, call_timeout_s=2)
+EFFORT = Budget(examples=30, seconds=4, call_timeout_s=2)
 HELPERS = "import os\nimport random\nimport time\n"
 SPOIL = """
 
