@@ -18,11 +18,15 @@ from harness import weights as weights_commands
 from harness.errors import HarnessError, PredictionFailed
 from harness.follow import follow
 from harness.inputs import parse_pairs
+from harness.replicate import cli as replicate
 from harness.terminal import Progress
 from restoration.errors import RestorationError
 
 app = typer.Typer(help="Run, try, check and ship a Cog model.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(weights_commands.app, name="weights")
+app.add_typer(replicate.predictions, name="predictions")
+app.add_typer(replicate.webhooks, name="webhooks")
+app.command()(replicate.serve)
 
 
 @app.command()

@@ -12,6 +12,10 @@ HarnessError
 │   ├── Crashed                 CRASHED              its worker died
 │   └── InputRejected           INPUT_REJECTED       inputs that its schema forbids
 ├── PredictionFailed            PREDICTION_FAILED    the model answered, with a failure
+├── FetchFailed                 FETCH_FAILED         an input's URL cannot be fetched
+│   └── AddressRefused          ADDRESS_REFUSED      it, or a webhook's, leads where it must not
+├── StoreInUse                  STORE_IN_USE         another process owns the local Replicate's store
+├── Problem                     PROBLEM              a request that the local Replicate refuses
 ├── DockerError                 DOCKER               the Docker Engine
 │   ├── EngineMissing           DOCKER_NO_ENGINE     none answers, or not to this user
 │   ├── ImageMissing            DOCKER_NO_IMAGE      the engine has no such image
@@ -97,6 +101,39 @@ class PredictionFailed(HarnessError):
     """The model ran and answered with a failure."""
 
     code = "PREDICTION_FAILED"
+
+
+class StoreInUse(HarnessError):
+    """Another process owns the local Replicate's store."""
+
+    code = "STORE_IN_USE"
+
+
+class Problem(HarnessError):
+    """A request that the local Replicate refuses: an HTTP status and the members of a problem+json body.
+
+    `hint` is ours: it says what would work here. Extra members are those of Replicate's known bodies.
+    """
+
+    code = "PROBLEM"
+
+    def __init__(self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: object) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.headers = headers or {}
+        self.body: dict[str, object] = {**members, "detail": detail, "status": status}
+
+
+class FetchFailed(HarnessError):
+    """The file behind an input's URL cannot be had within the limits."""
+
+    code = "FETCH_FAILED"
+
+
+class AddressRefused(FetchFailed):
+    """A URL leads to an address that the local Replicate must not connect to."""
+
+    code = "ADDRESS_REFUSED"
 
 
 class DockerError(HarnessError):

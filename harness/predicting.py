@@ -81,7 +81,8 @@ def summary(metrics: Mapping[str, Any], elapsed_s: float) -> str:
     if "width" in metrics:
         parts.append(f"{metrics['width']} x {metrics['height']} pixels")
     if stages := metrics.get("seconds"):
-        parts.append(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items() if seconds >= 0.005))
+        slowest_first = sorted(stages.items(), key=lambda stage: -stage[1])
+        parts.append(", ".join(f"{name} {seconds:.2f} s" for name, seconds in slowest_first if seconds >= 0.005))
     if "device" in metrics:
         parts.append(f"on {metrics['device']}")
     return "; ".join([*parts, f"{elapsed_s:.1f} s in all"])

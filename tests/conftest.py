@@ -11,6 +11,8 @@ import pytest
 
 from restoration.standin import write_standins
 
+pytest_plugins = ["replicate_fixtures"]
+
 SHARED = Path(os.environ.get("RESTORATION_TEST_INPUTS", Path(__file__).resolve().parents[2] / "shared"))
 """Real photographs and a real detector checkpoint, whose rights do not allow them in the repository."""
 

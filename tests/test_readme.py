@@ -7,8 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import skimage.data
 from PIL import Image
@@ -19,8 +22,8 @@ README = (REPOSITORY / "README.md").read_text()
 
 
 def block(name: str) -> str:
-    """The commands of the one ```sh test=NAME block."""
-    (commands,) = re.findall(rf"^```sh test={name}\n(.*?)^```$", README, flags=re.S | re.M)
+    """The commands of the one block that is marked test=NAME."""
+    (commands,) = re.findall(rf"^```\w+ test={name}\n(.*?)^```$", README, flags=re.S | re.M)
     return str(commands)
 
 
@@ -57,11 +60,80 @@ def test_every_file_that_is_named_exists() -> None:
             assert (REPOSITORY / path).exists(), path
 
 
-@pytest.mark.parametrize("name", ["predict"])
-def test_the_commands_run(name: str, checkout: Path, standins: Path) -> None:
+@pytest.fixture
+def shell(checkout: Path, standins: Path) -> Callable[[str], None]:
+    """Run a block of README in the checkout, with stand-in weights."""
     binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     weights = {"RESTORATION_WEIGHTS": str(standins), "RESTORATION_DETECTOR": "recorded"}
     environment = {**os.environ, **weights, "PATH": binaries, "PYTHONPATH": str(checkout)}
-    subprocess.run(["bash", "-euo", "pipefail", "-c", block(name)], cwd=checkout, env=environment, check=True)
+
+    def run(commands: str) -> None:
+        subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=checkout, env=environment, check=True)
+
+    return run
+
+
+def test_predict_runs(shell: Callable[[str], None], checkout: Path) -> None:
+    shell(block("predict"))
     with Image.open(checkout / "restored.webp") as restored:
         assert restored.size == (144, 96)
+
+
+def test_a_model_server_is_kept_and_called(shell: Callable[[str], None], checkout: Path) -> None:
+    try:
+        shell(block("up"))
+        shell(block("http"))
+    finally:
+        shell("harness down")
+    for name in ("photo-restored.png", "restored.png"):
+        with Image.open(checkout / name) as restored:
+            assert restored.size == (192, 128)
+
+
+@pytest.fixture
+def served(checkout: Path, standins: Path) -> Iterator[None]:
+    """The local Replicate, as `make serve` starts it."""
+    environment = {**os.environ, "RESTORATION_WEIGHTS": str(standins), "RESTORATION_DETECTOR": "recorded"}
+    environment["PYTHONPATH"] = str(checkout)
+    with (checkout / "serve.log").open("wb") as log:
+        server = subprocess.Popen([sys.executable, "-m", "harness", "serve"], cwd=checkout, env=environment, stderr=log)
+    try:
+        wait_for(lambda: httpx.get("http://127.0.0.1:8000/v1/account", headers={"Authorization": "Bearer x"}), server)
+        yield
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_for(call: Callable[[], object], server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            call()
+        except httpx.TransportError:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return
+
+
+@pytest.mark.usefixtures("served")
+def test_applications_use_it(
+    shell: Callable[[str], None],
+    checkout: Path,
+    client_python: Callable[..., Path],
+    client_js: Path,
+    client_environment: dict[str, str],
+) -> None:
+    """The snippets for Python, JavaScript and curl, as they stand, against the real predictor."""
+    python = client_python("replicate==1.0.7")
+    environment = client_environment | {"REPLICATE_BASE_URL": "http://127.0.0.1:8000"}
+    subprocess.run([python, "-c", block("python")], cwd=checkout, env=environment, check=True)
+    (checkout / "snippet.mjs").write_text(block("javascript"))
+    (checkout / "node_modules").symlink_to(client_js / "node_modules")
+    subprocess.run(["node", "snippet.mjs"], cwd=checkout, env=environment, check=True)
+    shell(block("curl"))
+    for name in ("from-python.png", "from-javascript.png", "from-curl.png"):
+        with Image.open(checkout / name) as restored:
+            assert restored.size == (192, 128), name

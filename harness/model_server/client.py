@@ -40,8 +40,11 @@ OnLogs = Callable[[str], None]
 
 HEALTH_TIMEOUT_S: Final = 20.0  # Cog asks the worker, and a worker inside a long C call answers late
 CONNECT_TIMEOUT_S: Final = 5.0
+STARTED_S: Final = 0.25  # Cog starts the thread of a prediction within milliseconds
 SLOT_WAIT_S: Final = 5.0  # a finished prediction gives its slot back within milliseconds
 LOGS_EVERY_S: Final = 0.5
+CANCEL_PAUSES_S: Final = (0.0, 0.05, 0.2)  # a prediction that has not begun by then never will
+FIRST_LOGS_S: Final = 0.1  # so that a quick prediction is not asked after at all
 EVENT_WAIT_S: Final = 1.0  # the last webhook is sent at about the same time as the answer
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -160,7 +163,11 @@ class ModelServer:
         body = {"id": _checked(prediction_id), "input": dict(input)}
         heard = _Logs(on_logs)
         async with self._following(prediction_id, heard) as events:
-            response = await self._post(body | (events.request if events else {}), timeout_s)
+            try:
+                response = await self._post(body | (events.request if events else {}), timeout_s)
+            except (asyncio.CancelledError, TimedOut):
+                await self._cancel_by_name(prediction_id)
+                raise
             if response.status_code != 200:
                 raise await self._refusal(response)
             outcome = outcome_from(response)
@@ -168,6 +175,16 @@ class ModelServer:
                 heard.now(await events.completed(EVENT_WAIT_S))
         heard.now(outcome.logs)
         return replace(outcome, logs=heard.text)
+
+    async def _cancel_by_name(self, prediction_id: str) -> None:
+        """Cancel explicitly too: Cog overlooks a caller that hangs up before the prediction has begun."""
+        for pause_s in CANCEL_PAUSES_S:
+            await asyncio.sleep(pause_s)
+            try:
+                if await self.cancel(prediction_id):
+                    return
+            except ModelServerError:
+                return  # whoever asks next is told
 
     async def _post(self, body: dict[str, Any], timeout_s: float) -> httpx.Response:
         """POST and wait for the end, within the time limit."""
@@ -181,11 +198,29 @@ class ModelServer:
         """POST until the slot is free: Cog gives it back a little after it has answered the prediction before."""
         deadline, pause_s = time.monotonic() + SLOT_WAIT_S, 0.002
         while True:
-            response = await self._request("POST", "/predictions", json=body, timeout=_HELD_OPEN, lost=Crashed)
+            response = await self._held_open(body)
             if response.status_code != 409 or time.monotonic() > deadline:
                 return response
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.25)
+
+    async def _held_open(self, body: dict[str, Any]) -> httpx.Response:
+        """POST; a cancellation, which closes the connection, waits until Cog's thread has surely started.
+
+        Cog raises its exception in that thread, and raised before the thread runs Python it leaves the slot taken for
+        ever (observed with 0.23.1).
+        """
+        began = time.monotonic()
+        request = asyncio.create_task(
+            self._request("POST", "/predictions", json=body, timeout=_HELD_OPEN, lost=Crashed)
+        )
+        try:
+            return await asyncio.shield(request)
+        except asyncio.CancelledError:
+            await asyncio.wait([request], timeout=max(0.0, began + STARTED_S - time.monotonic()))
+            request.cancel()
+            await asyncio.wait([request])
+            raise
 
     async def _refusal(self, response: httpx.Response) -> ModelServerError:
         """Return the error that an HTTP status other than 200 stands for."""
@@ -224,6 +259,7 @@ class ModelServer:
     async def _poll(self, prediction_id: str, heard: _Logs) -> None:
         if heard.listener is None:
             return
+        await asyncio.sleep(FIRST_LOGS_S)
         while True:
             began = time.monotonic()
             try:

@@ -119,6 +119,11 @@ class ServerContainer:
         if _SAFE_ID.fullmatch(prediction_id):
             await asyncio.to_thread(self._execute, ["rm", "-rf", str(COG_SCRATCH / prediction_id)])
 
+    async def sweep(self) -> None:
+        """Remove what Cog left of others' predictions: the place is this container's own, so a minute is old."""
+        old = ["find", str(COG_SCRATCH), "-mindepth", "1", "-maxdepth", "1", "-mmin", "+1"]
+        await asyncio.to_thread(self._execute, [*old, "-exec", "rm", "-rf", "{}", "+"])
+
     async def diagnosis(self) -> DockerError | None:
         """Say why the container, or the worker in it, died, as far as the engine knows; None if it knows nothing.
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,10 @@ from typing import Final
 
 from harness.errors import Crashed, ModelServerError, SchemaError
 
+SWEEP_AGE_S: Final = 3600.0  # a prediction of another server may well be running
 COG_SCRATCH: Final = Path("/tmp/coglet/predictions")  # noqa: S108 - coglet's own constant; it ignores TMPDIR
 SCHEMA: Final = Path(".cog/openapi_schema.json")
+SCHEMA_TIMEOUT_S: Final = 120.0  # importing a predictor may import torch, on a busy machine
 _CHILD: Final = Path(__file__).with_name("process_child.py")
 _HARNESS: Final = Path(__file__).parents[2]  # so that `-m harness.schema` is found from any directory
 
@@ -104,6 +107,10 @@ class ServerProcess:
         """Remove what Cog left of a finished prediction; it never does so itself."""
         await asyncio.to_thread(shutil.rmtree, COG_SCRATCH / prediction_id, ignore_errors=True)
 
+    async def sweep(self) -> None:
+        """Remove what Cog left of others' predictions an hour ago: every native server writes to the same place."""
+        await asyncio.to_thread(_remove_older, COG_SCRATCH, time.time() - SWEEP_AGE_S)
+
     async def _write_schema(self) -> None:
         """Write the schema that Cog validates by: without the file it would take anything.
 
@@ -118,7 +125,7 @@ class ServerProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        _, complaint = await _bounded(writer, self.setup_timeout_s)
+        complaint = await _complaint(writer)
         if writer.returncode != 0:
             lines = complaint.decode(errors="replace").strip().splitlines() or ["no reason given"]
             raise SchemaError(f"The model cannot be served: {lines[-1].removeprefix('SCHEMA: ')}")
@@ -180,13 +187,26 @@ def _importing_harness() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(_HARNESS), os.environ.get("PYTHONPATH")]))}
 
 
-async def _bounded(child: asyncio.subprocess.Process, timeout_s: float) -> tuple[bytes, bytes]:
+async def _complaint(child: asyncio.subprocess.Process) -> bytes:
+    """Wait for the schema's writer; returns what it wrote to stderr. Raises SchemaError when it does not end."""
     try:
-        return await asyncio.wait_for(child.communicate(), timeout_s)
+        _, complaint = await asyncio.wait_for(child.communicate(), SCHEMA_TIMEOUT_S)
+    except TimeoutError as error:
+        raise SchemaError(
+            f"Importing the predictor took more than {SCHEMA_TIMEOUT_S:g} s; move work to setup()."
+        ) from error
     finally:
         if child.returncode is None:
             child.kill()
             await child.wait()
+    return complaint
+
+
+def _remove_older(directory: Path, time_s: float) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for each in directory.iterdir():
+            if each.lstat().st_mtime < time_s:
+                shutil.rmtree(each, ignore_errors=True)
 
 
 def _free_port(wish: int) -> int:

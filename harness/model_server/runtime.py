@@ -46,6 +46,9 @@ class Runtime(Protocol):
     async def discard(self, prediction_id: str) -> None:
         """Remove the scratch files that Cog keeps of a finished prediction; harmless when there are none."""
 
+    async def sweep(self) -> None:
+        """Remove those of predictions that somebody else sent, once they are old; called while the server is idle."""
+
 
 def last_lines(logs: Path, count: int = 20) -> str:
     """Return the end of a log file, at most `count` lines; empty when there is no such file."""

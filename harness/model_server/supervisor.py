@@ -36,6 +36,7 @@ class Patience:
     release_s: float = 30.0  # a cancelled prediction may sit in a long C call
     silence_s: float = 60.0  # without a good health check
     watch_every_s: float = 2.0
+    sweep_every_s: float = 60.0  # away with the scratch files of predictions that came past this supervisor
     first_pause_s: float = 1.0
     longest_pause_s: float = 30.0
     failures_in_a_row: int = 5
@@ -226,16 +227,24 @@ class Supervisor:
 
     async def _look_after(self, server: ModelServer) -> HarnessError:
         """Look every few seconds; returns what is wrong."""
-        began = good = time.monotonic()
+        began = good = swept = time.monotonic()
         while True:
             await asyncio.sleep(self.patience.watch_every_s)
             trouble = await self._look(server)
             if trouble is None:
                 good = time.monotonic()
+                if good - swept > self.patience.sweep_every_s:
+                    await self._sweep(server)
+                    swept = good
                 if good - began > self.patience.silence_s:
                     self._failures = 0  # well for so long: its past is forgiven
             elif isinstance(trouble, Crashed) or time.monotonic() - good > self.patience.silence_s:
                 return trouble
+
+    async def _sweep(self, server: ModelServer) -> None:
+        with contextlib.suppress(HarnessError):  # what is wrong, the next look finds
+            if (await server.health()).status == "READY":
+                await self.runtime.sweep()
 
     async def _look(self, server: ModelServer) -> HarnessError | None:
         """Return what is wrong right now: `Crashed` is for good, anything else may pass."""

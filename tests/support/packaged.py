@@ -11,7 +11,7 @@ RECORDED = {"RESTORATION_DETECTOR": "recorded", "RESTORATION_DEVICE": "cpu"}  # 
 
 
 def copy_of_repository(root: Path) -> Path:
-    """Copy what the image is built from, without weights, into `root`."""
+    """Copy what a build needs of the repository, without its weights; returns `root`."""
     ignored = shutil.ignore_patterns(".*", "tests", "weights", "__pycache__", "node_modules", "build")
     shutil.copytree(REPOSITORY, root, ignore=ignored, dirs_exist_ok=True)
     shutil.copy(REPOSITORY / ".dockerignore", root)

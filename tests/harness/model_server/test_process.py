@@ -79,7 +79,7 @@ async def test_stop_ends_server_and_worker_and_removes_the_temporary_directory(t
     assert work is not None
     assert list(work.iterdir()), "the toy's work directory is in there"
     await model.process.stop()
-    assert group_of(leader) == []
+    await eventually(lambda: group_of(leader) == [])
     assert not work.exists()
     assert not await model.process.alive()
     await model.process.stop()
@@ -106,7 +106,7 @@ async def test_stop_is_bounded_when_the_model_holds_the_interpreter(toy: ToyMake
         leader = model.process.pid
         assert leader is not None
         await model.process.stop()
-        assert group_of(leader) == []
+        await eventually(lambda: group_of(leader) == [])
         await asyncio.wait([task])
         assert task.exception() is not None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,8 +14,8 @@ import pytest
 from toy_models import PHOTO_URL, Toy, ToyMaker, eventually
 
 from harness.errors import Crashed, NotReady, SchemaError, SetupFailed, TimedOut
-from harness.model_server.client import Outcome, new_prediction_id
-from harness.model_server.process import COG_SCRATCH
+from harness.model_server.client import ModelServer, Outcome, new_prediction_id
+from harness.model_server.process import COG_SCRATCH, SWEEP_AGE_S
 from harness.model_server.receiver import Receiver
 from harness.model_server.supervisor import Patience, Supervisor
 
@@ -128,7 +130,7 @@ async def test_cancelling_frees_the_slot_without_a_restart(toy: ToyMaker) -> Non
     [("setup_fails", "weights missing: toy.pth"), ("setup_dies", "worker crashed"), ("setup_hangs", "timed out")],
 )
 async def test_a_setup_that_cannot_succeed_is_given_up_loudly(toy: ToyMaker, name: str, reason: str) -> None:
-    model = toy(name, setup_timeout_s=1)
+    model = toy(name, setup_timeout_s=1 if name == "setup_hangs" else 60)
     patience = Patience(first_pause_s=0.01, failures_in_a_row=2)
     async with Supervisor(model.process, patience=patience) as supervisor:
         with pytest.raises(SetupFailed, match=f"failed 2 times in a row and was given up: .*{reason}") as caught:
@@ -172,6 +174,19 @@ async def test_200_predictions_leave_no_files(toy: ToyMaker, tmp_path: Path) -> 
         assert len([path for path in temporary.rglob("*") if path.is_file()]) <= 2
     assert not [name for name in ids if (COG_SCRATCH / name).exists()]
     assert not temporary.exists()
+
+
+async def test_predictions_sent_past_the_supervisor_leave_no_old_files(toy: ToyMaker) -> None:
+    model, old, young = toy(), new_prediction_id(), new_prediction_id()
+    async with Supervisor(model.process, patience=replace(QUICK, sweep_every_s=0.2)) as supervisor:
+        async with ModelServer((await supervisor.ready()).url) as direct:
+            for name in (old, young):
+                await direct.run(name, {"img": PHOTO_URL})
+        assert (COG_SCRATCH / old).exists()
+        os.utime(COG_SCRATCH / old, (0, time.time() - SWEEP_AGE_S - 1))
+        await eventually(lambda: not (COG_SCRATCH / old).exists())
+        assert (COG_SCRATCH / young).exists()  # it might be another server's, and running
+        await model.process.discard(young)
 
 
 async def test_a_receiver_brings_files_and_the_logs_of_failures(toy: ToyMaker, tmp_path: Path) -> None:
