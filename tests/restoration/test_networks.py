@@ -181,9 +181,9 @@ upscaler = load_upscaler(Path(sys.argv[1]))
 small = np.zeros((1, 16, 16, 3), np.uint8)
 upscaler(small)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, resource.RLIM_INFINITY))
 try:
-    upscaler(np.zeros((1, 1024, 1024, 3), np.uint8))
+    upscaler(np.zeros((1, 2048, 2048, 3), np.uint8))
 except OutOfMemory as error:
     print(error, upscaler(small).shape)
 """
@@ -195,7 +195,7 @@ def test_running_out_of_memory_is_told_and_survived(random_realesrgan: Path) -> 
     done = subprocess.run(
         [sys.executable, "-c", STARVED, random_realesrgan], capture_output=True, text=True, check=False
     )
-    assert done.stdout.startswith("[OUT_OF_MEMORY] The cpu ran out of memory on a batch of shape (1, 1024, 1024, 3)"), (
+    assert done.stdout.startswith("[OUT_OF_MEMORY] The cpu ran out of memory on a batch of shape (1, 2048, 2048, 3)"), (
         done.stderr
     )
     assert "(1, 64, 64, 3)" in done.stdout
