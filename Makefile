@@ -6,7 +6,7 @@ RESTORE = $(BIN)/harness predict -i img=@$(IMG) \
   $(if $(SCALE),-i scale=$(SCALE)) $(if $(VERSION),-i version=$(VERSION)) $(if $(OUT),-o $(OUT))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights predict demo schema lint fmt test serve image clean
+.PHONY: help setup weights predict demo serve image schema check bench fmt lint test clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,12 @@ serve: weights ## the local Replicate on http://127.0.0.1:8000
 
 image: setup ## build the container image
 	$(BIN)/harness image
+
+check: setup ## the gate: may this version be pushed? ARGS=--standins where there are no weights
+	$(BIN)/harness check $(ARGS)
+
+bench: setup ## time the engine beside the reference implementation
+	$(BIN)/python scripts/bench.py $(ARGS)
 
 fmt: setup ## format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
