@@ -96,7 +96,7 @@ def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: Device
         return "bf16"
     if precision == "bf16":
         raise DeviceUnavailable(
-            f"The precision 'bf16' was asked for, but this {device} has none; use 'auto' or 'fp32'."
+            f"The precision 'bf16' was asked for, but this {device} cannot compute in it; use 'auto' or 'fp32'."
         )
     return "fp32"
 

@@ -51,21 +51,37 @@ class _Compiled:
     """A model compiled for this processor, one image at a time: batches gain nothing on a CPU (measured)."""
 
     def __init__(self, model: openvino.Model, precision: Precision) -> None:
-        self.nbytes = sum(op.get_byte_size() for op in model.get_ops() if op.get_type_name() == "Constant")
-        keeps_picture = fact(model, "bf16")
-        options = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision if keeps_picture else "fp32"],
+        self._model = model
+        self._options = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision if fact(model, "bf16") else "fp32"],
             "PERFORMANCE_HINT": "LATENCY",  # all cores on one image
             "ENABLE_CPU_PINNING": False,  # pinned to the same cores, two servers would slow each other
         }
-        compiled = _guarded("loading a network", lambda: openvino.Core().compile_model(model, "CPU", options))
-        self._request = compiled.create_infer_request()
+        self._compiled: Any = self._compile()
 
-    def _run(self, image: Images) -> list[Any]:
-        """(1, H, W, 3) -> the results, copied out of the network's own memory."""
-        tensor = openvino.Tensor(np.require(image, requirements=["C", "W"]), shared_memory=True)
-        what = f"a batch of shape {image.shape}"
-        return list(_guarded(what, lambda: self._request.infer({0: tensor})).values())
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the parameters take."""
+        return sum(op.get_byte_size() for op in self._model.get_ops() if op.get_type_name() == "Constant")
+
+    def _compile(self) -> openvino.CompiledModel:
+        return _guarded("loading a network", lambda: openvino.Core().compile_model(self._model, "CPU", self._options))
+
+    def _run(self, images: Images) -> list[list[Any]]:
+        """(N, H, W, 3) -> per image the results, copied out of the network's own memory."""
+        self._compiled = self._compiled or self._compile()
+        request = self._compiled.create_infer_request()
+
+        def infer() -> list[list[Any]]:
+            return [list(request.infer([image[np.newaxis]], share_inputs=True).values()) for image in images]
+
+        try:
+            results = _guarded(f"a batch of shape {images.shape}", infer)
+        except OutOfMemory:
+            self._compiled = None  # it would ask for as much memory again, for whatever image
+            raise
+        self._compiled.release_memory()  # hundreds of megabytes that the next stage needs
+        return results
 
 
 class OpenVinoNetwork(_Compiled):
@@ -73,7 +89,7 @@ class OpenVinoNetwork(_Compiled):
 
     def __call__(self, batch: Images) -> Images:
         """(N, H, W, 3) RGB -> (N, ...), see `restoration.networks`."""
-        return np.concatenate([self._run(image[np.newaxis])[0] for image in batch])
+        return np.concatenate([result for [result] in self._run(batch)])
 
 
 class OpenVinoUpscaler(OpenVinoNetwork):
@@ -83,11 +99,12 @@ class OpenVinoUpscaler(OpenVinoNetwork):
         super().__init__(model, precision)
         self.scale, self._multiple = fact(model, "scale"), fact(model, "multiple")
 
-    def _run(self, image: Images) -> list[Any]:
-        height, width = image.shape[1:3]
+    def __call__(self, batch: Images) -> Images:
+        """(N, h, w, 3) RGB -> (N, scale * h, scale * w, 3) RGB."""
+        height, width = batch.shape[1:3]
         padding = ((0, 0), (0, -height % self._multiple), (0, -width % self._multiple), (0, 0))
-        [enlarged] = super()._run(np.pad(image, padding, mode="reflect"))
-        return [enlarged[:, : self.scale * height, : self.scale * width]]
+        enlarged = super().__call__(np.pad(batch, padding, mode="reflect"))
+        return enlarged[:, : self.scale * height, : self.scale * width]
 
 
 class OpenVinoDetector(_Compiled):
@@ -95,7 +112,7 @@ class OpenVinoDetector(_Compiled):
 
     def __call__(self, photo: Images) -> tuple[Floats, Floats, Floats]:
         """(H, W, 3) RGB -> raw boxes (A, 4), scores (A,), landmarks (A, 10)."""
-        boxes, scores, landmarks = self._run(photo[np.newaxis])
+        [(boxes, scores, landmarks)] = self._run(photo[np.newaxis])
         return boxes, scores, landmarks
 
 

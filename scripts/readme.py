@@ -44,7 +44,7 @@ def settings() -> str:
     """Return the table of the engine's settings."""
     rows = []
     for field in fields(Settings):
-        default = field.default.name if isinstance(field.default, Path) else field.default
+        default = field.default.name if isinstance(field.default, Path) else field.default or "unset"
         rows.append((f"`RESTORATION_{field.name.upper()}`", default, field.metadata["meaning"]))
     return table(("variable", "default", "meaning"), rows)
 
