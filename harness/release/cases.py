@@ -29,13 +29,13 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from PIL import Image
 
 from harness.errors import HarnessError, InputRejected, UsageError
-from harness.model_server.client import ModelServer, Outcome, new_prediction_id
+from harness.model_server.client import Outcome, new_prediction_id
 from harness.model_server.files import data_url, read_output
 from harness.release.findings import Finding
 from harness.release.similarity import Pixels, ssim
@@ -46,6 +46,14 @@ OUTPUTS: Final = Path("build/gate")
 """Where the output of a case that is not similar enough is left to be looked at."""
 TIMEOUT_S: Final = 600.0
 _ALL_THE_SAME: Final = 0.98
+
+
+class Runs(Protocol):
+    """Whatever runs predictions: a `ModelServer`, or a version on Replicate."""
+
+    async def run(self, prediction_id: str, input: Mapping[str, Any], *, timeout_s: float) -> Outcome:
+        """Run one prediction to its end. Raises InputRejected, and HarnessError when there is no answer."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +125,7 @@ def _case(path: Path, row: Mapping[str, Any]) -> Case:
 
 
 async def run_cases(
-    server: ModelServer, cases: Sequence[Case], live: ModelServer | None = None, weights: str | None = None
+    server: Runs, cases: Sequence[Case], live: Runs | None = None, weights: str | None = None
 ) -> list[Finding]:
     """Run cases one after the other on `server`.
 
@@ -134,7 +142,7 @@ async def run_cases(
     return findings
 
 
-async def _run(server: ModelServer, case: Case, live: ModelServer | None) -> list[Finding]:
+async def _run(server: Runs, case: Case, live: Runs | None) -> list[Finding]:
     try:
         outcome = await server.run(new_prediction_id(), case.request(), timeout_s=TIMEOUT_S)
     except InputRejected as error:
@@ -182,13 +190,13 @@ def _shape(case: Case, picture: Image.Image) -> Iterator[Finding]:
         yield _wrong(case, "CASE_FORMAT", f"the output is {kind}, and must be {case.expect.format}")
 
 
-async def _likeness(case: Case, picture: Image.Image, live: ModelServer | None) -> list[Finding]:
+async def _likeness(case: Case, picture: Image.Image, live: Runs | None) -> list[Finding]:
     wanted = case.expect.similar_to
     if wanted is None:
         return []
     if wanted == LIVE and live is None:
-        message = f"{case.name}: not compared, because no server of the live version was named."
-        return [Finding("CASE_NOT_COMPARED", "warning", str(case.file), message, "Name one with --live-url.")]
+        message = f"{case.name}: not compared, because the live version was not run."
+        return [Finding("CASE_NOT_COMPARED", "warning", str(case.file), message, "Run it with --run-live; it costs.")]
     if live is not None and wanted == LIVE:
         other = _picture(await live.run(new_prediction_id(), case.request(), timeout_s=TIMEOUT_S))
     elif (path := case.file.parent / wanted).is_file():

@@ -6,13 +6,18 @@ import asyncio
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from harness.errors import UsageError
 from harness.terminal import Progress
+
+if TYPE_CHECKING:
+    from replicate.version import Version
+
+    from harness.release.remote import RemoteVersion
 
 LIVE = "live"
 """Says that Replicate knows the live version."""
@@ -29,7 +34,9 @@ def check(
     ] = False,
     url: Annotated[str | None, typer.Option(help="Check the model server there instead of one started here.")] = None,
     image: Annotated[str | None, typer.Option(help="Check this image, in a container.")] = None,
-    live_url: Annotated[str | None, typer.Option(help="A model server of the live version, for its pictures.")] = None,
+    run_live: Annotated[
+        bool, typer.Option("--run-live", help="Run cases that compare with it on the live version: costs money.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the fuzz; equal seeds make equal calls.")] = 0,
     examples: Annotated[int, typer.Option(min=1, help="How many calls the fuzz makes up.")] = 60,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the report there, as JSON.")] = None,
@@ -38,13 +45,16 @@ def check(
     """Check whether this version may be pushed: 0 yes, 1 something is wrong, 3 it breaks callers."""
     from harness.release import fuzz, gate, report  # imports cog, docker and hypothesis, as in `harness up`
 
-    live, figures = (_asked(model), None) if against == LIVE else gate.against(against, model)
+    newest = _newest(model) if against == LIVE or run_live else None
+    live, figures = (
+        gate.against(against, model) if against != LIVE else (newest.openapi_schema if newest else None, None)
+    )
     request = gate.Request(
         live=live,
         figures=figures,
         url=url,
         image=image,
-        live_url=live_url,
+        live_version=_remote(newest) if newest and run_live else None,
         standins=Path("build/standins") if standins else None,
         skip=skip or (),
         effort=fuzz.Budget(examples=examples, seed=seed),
@@ -59,12 +69,19 @@ def check(
     raise typer.Exit(found.exit_code)
 
 
-def _asked(model: str | None) -> dict[str, Any] | None:
-    """Ask Replicate for the newest version's OpenAPI document; None where there is no version yet."""
+def _newest(model: str | None) -> Version | None:
+    """Ask Replicate for a model's newest version; None where there is none yet."""
     from harness.release.account import Account
 
     if model is None:
-        raise UsageError("Name the model to compare with: harness check --against live --model OWNER/NAME.")
+        raise UsageError("Name the model that is live: --model OWNER/NAME.")
     with closing(Account.from_environment()) as account:
         found = account.model(model)
-    return found.latest_version.openapi_schema if found and found.latest_version else None
+    return found.latest_version if found else None
+
+
+def _remote(version: Version) -> RemoteVersion:
+    from harness.release.account import Account
+    from harness.release.remote import RemoteVersion
+
+    return RemoteVersion(Account.from_environment(), version.id)

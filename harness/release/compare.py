@@ -70,7 +70,7 @@ async def local_output(root: Path, inputs: Mapping[str, str]) -> Any:  # noqa: A
         outcome = await server.run(new_prediction_id(), given, timeout_s=PREDICTION_TIMEOUT_S)
     if outcome.status != "succeeded":
         raise PredictionFailed(f"The model of {root} failed: {outcome.error or outcome.status}.")
-    return _with_content(outcome.output)
+    return with_content(outcome.output)
 
 
 def remote_output(account: Account, version: str, schema: Mapping[str, Any], inputs: Mapping[str, str]) -> Any:  # noqa: ANN401 - a JSON value
@@ -79,7 +79,7 @@ def remote_output(account: Account, version: str, schema: Mapping[str, Any], inp
     prediction = account.predict(version, typed_inputs(inputs, schema) | files, REMOTE_S)
     if prediction.status != "succeeded":
         raise SmokeFailed(f"Prediction {prediction.id} of {version[:12]} {prediction.status}: {prediction.error}.")
-    return _with_content(prediction.output)
+    return with_content(prediction.output)
 
 
 def outputs(ours: Any, theirs: Any) -> Likeness:  # noqa: ANN401 - JSON values with bytes for files
@@ -114,10 +114,10 @@ def _size(image: Pixels) -> str:
     return f"{image.shape[1]} x {image.shape[0]} pixels"
 
 
-def _with_content(output: Any) -> Any:  # noqa: ANN401 - a JSON value
+def with_content(output: Any) -> Any:  # noqa: ANN401 - a JSON value
     """Put the content of each file of an output in the place of its URL."""
     if isinstance(output, list):
-        return [_with_content(item) for item in output]
+        return [with_content(item) for item in output]
     if isinstance(output, str) and output.startswith("data:"):
         return read_output(output)[0]
     if isinstance(output, str) and output.startswith(("http://", "https://")):

@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,14 +22,13 @@ from harness.model_server.process import ServerProcess
 from harness.model_server.runtime import Runtime
 from harness.release import budget as budgets
 from harness.release import compat, fuzz, releases
-from harness.release.cases import Case, read_cases, record_faces, run_cases
+from harness.release.cases import Case, Runs, read_cases, record_faces, run_cases
 from harness.release.findings import Finding, Report
 from harness.release.lint import CONFIG, lint, predictor_of
 from harness.schema import openapi_schema
 from restoration.standin import write_standins
 
 CHECKS: Final = ("schema", "lint", "cases", "fuzz", "budget")
-_ON_A_SERVER: Final = {"cases", "fuzz", "budget"}
 SETUP_TIMEOUT_S: Final = 600.0
 
 
@@ -39,7 +38,7 @@ class Request:
 
     root: the model's folder. live: the live version's OpenAPI document, None for a first version.
     figures: the live version's, None when none were recorded. url, image: a model server, or an image, to check
-    instead of the predictor in `root`. live_url: a model server of the live version.
+    instead of the predictor in `root`. live_version: runs the live version, for the cases that compare with it.
     standins: a directory for stand-in weights to run on; None for the weights in `root`.
     """
 
@@ -48,7 +47,7 @@ class Request:
     figures: dict[str, Any] | None = None
     url: str | None = None
     image: str | None = None
-    live_url: str | None = None
+    live_version: Runs | None = None
     standins: Path | None = None
     skip: Collection[str] = ()
     cases: Path = Path("tests/cases")
@@ -78,6 +77,7 @@ async def check(request: Request, say: Say = lambda _: None) -> Report:
             await look(request, report)
     if waiting := [name for name in CHECKS if name not in report.checks]:
         await _on_a_server(request, report, waiting, say)
+    report.checks = {name: report.checks[name] for name in CHECKS}
     return report
 
 
@@ -118,11 +118,11 @@ async def _described(request: Request) -> dict[str, Any]:
 
 
 async def _lint(request: Request, report: Report) -> None:
-    report.add("lint", await asyncio.to_thread(lint, request.root, request.standins))
+    report.add("lint", await asyncio.to_thread(lint, request.root, weights=request.standins is None))
 
 
 async def _on_a_server(request: Request, report: Report, names: list[str], say: Say) -> None:
-    """Run the checks that need a server; if there is none, that is one finding, and all of them failed."""
+    """Run the checks that need a server; if it fails, that is one finding, and what is left is skipped."""
     say("starting the model")
     try:
         async with _serving(request) as served:
@@ -131,6 +131,8 @@ async def _on_a_server(request: Request, report: Report, names: list[str], say: 
                 await _RUN[name](request, report, served)
     except HarnessError as error:
         left = [name for name in names if name not in report.checks]
+        if not left:
+            raise  # it could not be stopped
         report.add(left[0], [_failure("SERVER_FAILED", error, _file(request))])
         for name in left[1:]:
             report.skip(name, "the model server failed")
@@ -174,13 +176,15 @@ async def _runtime(request: Request, log: Path) -> Runtime:
 
 
 async def _cases(request: Request, report: Report, served: _Served) -> None:
-    cases = read_cases(request.root / request.cases)
+    try:
+        cases = read_cases(request.root / request.cases)
+        found = await run_cases(served.server, cases, request.live_version, request.weights)
+    except UsageError as error:
+        report.add("cases", [_failure("CASES_UNREADABLE", error, str(request.cases))])
+        return
     if not cases:
         report.skip("cases", f"there are none in {request.cases}")
         return
-    async with AsyncExitStack() as stack:
-        live = await stack.enter_async_context(ModelServer(request.live_url)) if request.live_url else None
-        found = await run_cases(served.server, cases, live, request.weights)
     report.add("cases", [replace(one, file=_within(request.root, one.file)) for one in found])
 
 

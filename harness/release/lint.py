@@ -50,10 +50,10 @@ REFUSED_PREFIXES: Final = (
 Config = Mapping[str, Any]
 
 
-def lint(root: Path, weights: Path | None = None) -> list[Finding]:
+def lint(root: Path, *, weights: bool = True) -> list[Finding]:
     """Check cog.yaml, the predictor it names, and everything that would go into the image.
 
-    root: the model's folder. weights: a weights directory to verify instead of the one in `root`.
+    root: the model's folder. weights: whether they are verified, too; without, a warning says so.
     """
     try:
         config = yaml.safe_load((root / CONFIG).read_text(encoding="utf-8"))
@@ -65,7 +65,7 @@ def lint(root: Path, weights: Path | None = None) -> list[Finding]:
         return [_error("CONFIG_UNREADABLE", "cog.yaml holds no table of keys.")]
     findings = [finding for rule in _RULES for finding in rule(root, config)]
     findings += lint_predictor(root, predictor_of(config))
-    findings += lint_files(root, _requirements(config), weights)
+    findings += lint_files(root, _requirements(config), weights=weights)
     return findings
 
 

@@ -29,11 +29,17 @@ _SCANNED_BYTES: Final = 1_000_000
 _WEIGHTS: Final = "weights"
 
 
-def lint_files(root: Path, requirements: str | None, weights: Path | None) -> list[Finding]:
-    """Check the pins, what .dockerignore lets through, and the weights (those of `root`, unless given)."""
+def lint_files(root: Path, requirements: str | None, *, weights: bool) -> list[Finding]:
+    """Check the pins, what .dockerignore lets through, and the weights if there is a directory of them."""
     found = [*_pins(root, requirements), *_context(root)]
-    directory = weights or root / _WEIGHTS
-    return [*found, *_weights(directory)] if directory.is_dir() else found
+    directory = root / _WEIGHTS
+    if not directory.is_dir():
+        return found
+    if not weights:
+        message = "The weights were not verified, because stand-ins took their place."
+        fix = "Run the gate without --standins before a push."
+        return [*found, Finding("WEIGHTS_NOT_VERIFIED", "warning", f"{_WEIGHTS}/{MANIFEST}", message, fix)]
+    return [*found, *_weights(directory)]
 
 
 def pins(root: Path, requirements: str | None) -> dict[str, str]:

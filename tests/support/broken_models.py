@@ -1,4 +1,4 @@
-"""Models that the gate must not let through: the one in tests/harness/release/clean, each with one thing wrong."""
+"""Models that the gate must not let through: the one in tests/toys/grey, each with one thing wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-CLEAN = Path(__file__).resolve().parents[1] / "harness" / "release" / "clean"
+CLEAN = Path(__file__).resolve().parents[1] / "toys" / "grey"
 
 Edit = Callable[[Path], None]
 
@@ -176,6 +176,8 @@ MISBEHAVES = [
            "CASE_ERROR", "tests/cases/grey.toml", "NOT_A_PICTURE"),
     Broken("success with nothing", replaced(PY, RETURN, "        return Path(self.place / 'none.png')\n"),
            "CASE_NO_PICTURE", "tests/cases/grey.toml", "no picture"),
+    Broken("cases nobody can read", written("tests/cases/grey.toml", "[[case]]\nname = 'x'\n"),
+           "CASES_UNREADABLE", "tests/cases", "x cannot be read"),
     Broken("setup fails", replaced(PY, "self.place = ", "raise OSError('no GPU')\n        self.place = "),
            "SERVER_FAILED", PY, "no GPU"),
     Broken("dies",

@@ -51,4 +51,4 @@ def test_a_change_that_breaks_callers_ends_with_3_and_names_the_input(tmp_path: 
 def test_the_live_version_cannot_be_asked_for_without_its_name(tmp_path: Path) -> None:
     done = check(make(lambda _: None, tmp_path), "--against", "live")
     assert done.returncode == 1
-    assert done.stderr.strip().endswith("harness check --against live --model OWNER/NAME.")
+    assert done.stderr.strip().endswith("Name the model that is live: --model OWNER/NAME.")

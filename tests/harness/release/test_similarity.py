@@ -21,7 +21,8 @@ def changed(how: str) -> NDArray[np.uint8]:
         "shifted": np.roll(ASTRONAUT, 3, axis=1),
         "unrelated": rng.integers(0, 256, ASTRONAUT.shape),
     }[how]
-    return np.clip(values, 0, 255).astype(np.uint8)
+    changed: NDArray[np.uint8] = np.clip(values, 0, 255).astype(np.uint8)
+    return changed
 
 
 @pytest.mark.parametrize("how", ["noise", "darker", "shifted", "unrelated"])
