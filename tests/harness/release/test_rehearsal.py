@@ -23,7 +23,7 @@ from harness.release import rehearsal
 pytest_plugins = ["docker_fixtures"]
 
 REPOSITORY = Path(__file__).parents[3]
-GREY = Path(__file__).parent / "clean"
+GREY = REPOSITORY / "tests/toys/grey"
 DOCKERFILE = """ARG BASE_IMAGE=python:3.12-slim
 FROM ${BASE_IMAGE}
 RUN pip install --no-cache-dir %s

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from replicate_in_thread import DOCUMENT, VERSION, Replicate, replicate
+from replicate_in_thread import DOCUMENT, PNG_URL, VERSION, Replicate, replicate
 from replicate_processes import until
 from tiny_registry import TinyRegistry
 
@@ -97,17 +98,20 @@ def test_versions_are_known_again_after_a_restart_without_the_registry(
     registry: TinyRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.replicate.registry_watch.POLL_S", 0.02)
+    document = copy.deepcopy(DOCUMENT)
+    document["components"]["schemas"]["Input"]["properties"]["scale"]["maximum"] = 2
     with replicate(tmp_path / "data", registry=registry.host) as local:
         create(local)
-        registry.push(MODEL, LABELS)
+        registry.push(MODEL, LABELS | {"run.cog.openapi_schema": json.dumps(document)})
         until(lambda: versions(local))
         version = versions(local)[0]
     registry.tags.clear()
     with replicate(tmp_path / "data", registry=registry.host) as local:
         until(lambda: local.service.pushed.served)
-        refused = local.create(version=version, input={"img": "x", "scale": 9})
+        refused = local.create(version=version, input={"img": PNG_URL, "scale": 3})
         assert refused.status_code == 422
-        assert "scale" in refused.text  # validated by the pushed version's own schema
+        assert "scale" in refused.text  # by the pushed version's own schema; the model served here takes it:
+        assert local.create(input={"img": PNG_URL, "scale": 3}).status_code == 201
 
 
 def test_the_model_served_here_is_not_looked_for_in_the_registry(local: Replicate, registry: TinyRegistry) -> None:
