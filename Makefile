@@ -6,7 +6,7 @@ RESTORE = $(BIN)/harness predict -i img=@$(IMG) \
   $(if $(SCALE),-i scale=$(SCALE)) $(if $(VERSION),-i version=$(VERSION)) $(if $(OUT),-o $(OUT))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights predict demo serve image schema check bench fmt lint test clean
+.PHONY: help setup weights predict demo serve image schema check push rehearse bench fmt lint test clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +36,12 @@ image: setup ## build the container image
 
 check: setup ## the gate: may this version be pushed? ARGS=--standins where there are no weights
 	$(BIN)/harness check $(ARGS)
+
+push: weights ## to Replicate as a private model, through the gate: make push MODEL=owner/name [SMOKE=yes|no|ask]
+	$(BIN)/harness push $(MODEL) $(if $(SMOKE),--smoke $(SMOKE))
+
+rehearse: weights ## the push without an account: a registry on this machine and the local Replicate
+	$(BIN)/harness push --rehearse
 
 bench: setup ## time the engine beside the reference implementation
 	$(BIN)/python scripts/bench.py $(ARGS)
