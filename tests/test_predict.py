@@ -102,8 +102,8 @@ def output_of(answer: dict[str, Any]) -> Image.Image:
 
 
 def test_setup_names_weights_checksums_and_device(server: Server) -> None:
-    health = server.ready()
-    logs = health["setup"]["logs"]
+    # In the server's own output: Cog's record of the setup may end before its last line.
+    logs = server.process.logs.read_text()
     assert "GFPGANv1.4.pth: sha256" in logs
     assert re.search(r"networks on cpu in (fp32|bf16)", logs)
     assert "Input validation enabled" in logs
@@ -238,6 +238,8 @@ def test_setup_fails_within_seconds_naming_file_and_command(standins: Path, tmp_
     weights = tmp_path / "weights"
     weights.mkdir()
     for file in standins.iterdir():
+        if file.is_dir():
+            continue  # converted models
         if file.suffix != ".pth":
             (weights / file.name).write_bytes(file.read_bytes())
         elif file.name != "GFPGANv1.4.pth":

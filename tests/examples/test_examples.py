@@ -63,8 +63,8 @@ def test_four_at_once_of_which_one_is_canceled_half_way(
     run: Run, tmp_path: Path, client_python: Callable[..., Path]
 ) -> None:
     names = ["a.png", "b.png", "c.png", "d.png"]
-    for name in names:  # a megapixel takes the model a second
-        Image.new("RGB", (1000, 1000)).save(tmp_path / name)
+    for name in names:  # a megapixel takes the model a second; the last must not end before it is cancelled
+        Image.new("RGB", (4000, 2500) if name == names[-1] else (1000, 1000)).save(tmp_path / name)
     done = run(client_python(*CLIENT), EXAMPLES / "async_batch.py", *names, v1="")
     assert done.returncode == 0, done.stdout + done.stderr
     for name, status in zip(names, ["succeeded"] * 3 + ["canceled"], strict=True):

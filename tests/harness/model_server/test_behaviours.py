@@ -158,7 +158,7 @@ async def begin(here: Packaged, photo: Path, name: str) -> asyncio.Task[Outcome]
     async def runs() -> bool:
         return await here.server.logs_of(name) is not None
 
-    await eventually(runs, within_s=60)
+    await eventually(runs, within_s=180)
     return task
 
 
