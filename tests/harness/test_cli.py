@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -171,7 +172,9 @@ def test_a_model_that_cannot_start_says_why(terminal: Terminal) -> None:
         "Error: The model does not start: The predictor's setup failed: RuntimeError: weights missing: toy.pth "
         "Its log: harness logs."
     )
-    assert "Running setup" in terminal.type("logs").stdout
+    logs = terminal.type("logs").stdout
+    assert "daemon: " in logs
+    assert re.search(r"^server-0: .*coglet", logs, re.MULTILINE)
     terminal.type("status", code=1)
 
 

@@ -136,7 +136,7 @@ async def test_a_setup_that_cannot_succeed_is_given_up_loudly(toy: ToyMaker, nam
         with pytest.raises(SetupFailed, match=f"failed 2 times in a row and was given up: .*{reason}") as caught:
             await supervisor.ready()
         assert str(model.process.logs) in caught.value.__notes__[0]
-        assert "Running setup" in caught.value.__notes__[0]
+        assert "coglet" in caught.value.__notes__[0]
         with pytest.raises(SetupFailed):
             await run(supervisor)
         assert supervisor.state.phase == "failed"
