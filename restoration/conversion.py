@@ -14,10 +14,8 @@ import openvino
 import torch
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-from spandrel.architectures.GFPGAN import GFPGAN
 from spandrel.architectures.RestoreFormer import RestoreFormer
 from torch import Tensor, nn
-from torch.nn import functional
 
 from restoration import torch_networks
 from restoration.torch_networks import TorchNetwork, TorchUpscaler
@@ -40,8 +38,6 @@ def convert(path: Path, kind: str) -> tuple[openvino.Model, dict[str, int]]:
     bf16 keeps the picture. Raises `WeightsCorrupt`, `OutOfMemory`.
     """
     network = _READERS[kind](path)
-    if isinstance(network.module, GFPGAN):
-        _fold_modulation(network.module)
     side = 512 if kind == "restorer" else _EXAMPLE_SIDE
     model = _translate(_trace(network, torch.zeros(1, side, side, 3, dtype=torch.uint8)))
     model.reshape([1, 512, 512, 3] if kind == "restorer" else [1, -1, -1, 3])
@@ -81,40 +77,3 @@ def _translate(traced: Any) -> openvino.Model:  # noqa: ANN401
     frontend = FrontEndManager().load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
     return frontend.convert(frontend.load(decoder))
-
-
-def _fold_modulation(module: nn.Module) -> None:
-    """Let every modulated convolution keep its weights constant: the same algebra, exact in bf16 where it matters."""
-    for name, child in module.named_children():
-        if type(child).__name__ == "ModulatedConv2d":
-            setattr(module, name, _ModulatedConvolution(child))
-        else:
-            _fold_modulation(child)
-
-
-class _ModulatedConvolution(nn.Module):
-    """StyleGAN2's modulated convolution, style and demodulation moved from the weights to the pixels around them.
-
-    conv(x, w * style * demodulation) = demodulation * conv(x * style, w), for the one factor belongs to input channels
-    and the other to output channels (Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020,
-    section 2.2). The weights, prepared once, then serve every face, and bf16 rounds them once: converted as written,
-    the network lies at 42 dB from fp32; like this at 47.
-    """
-
-    def __init__(self, original: Any) -> None:  # noqa: ANN401  # spandrel has no types
-        super().__init__()
-        self.modulation = original.modulation
-        self.weight = original.weight[0]
-        self.squares = original.weight[0].square().sum(dim=(2, 3)).T.contiguous()
-        self.demodulate, self.eps = original.demodulate, original.eps
-        self.upsample = original.sample_mode == "upsample"
-
-    def forward(self, features: Tensor, style: Tensor) -> Tensor:
-        factors = self.modulation(style)
-        features = features * factors[:, :, None, None]
-        if self.upsample:
-            features = functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
-        result = functional.conv2d(features, self.weight, padding=self.weight.shape[-1] // 2)
-        if not self.demodulate:
-            return result
-        return result * torch.rsqrt(factors.square() @ self.squares + self.eps)[:, :, None, None]

@@ -11,7 +11,8 @@ RestorationError
 │   └── WeightsCorrupt      WEIGHTS_CORRUPT
 ├── ConfigurationError      CONFIGURATION         a setting outside its documented values
 ├── DeviceUnavailable       DEVICE_UNAVAILABLE    a device was asked for that this machine lacks
-└── OutOfMemory             OUT_OF_MEMORY         also with the smallest batches and tiles
+├── OutOfMemory             OUT_OF_MEMORY         also with the smallest batches and tiles
+└── NotANumber              NOT_A_NUMBER          a network's result is beyond its precision
 """
 
 from __future__ import annotations
@@ -92,3 +93,9 @@ class OutOfMemory(RestorationError):
     """The device ran out of memory, also with the smallest batches and tiles."""
 
     code = "OUT_OF_MEMORY"
+
+
+class NotANumber(RestorationError):
+    """A network's result is beyond what its precision can hold: a black face, were it written."""
+
+    code = "NOT_A_NUMBER"

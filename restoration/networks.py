@@ -24,7 +24,7 @@ from restoration.errors import DeviceUnavailable
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Device = Literal["cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Backbone = Literal["resnet50", "mobilenet0.25"]
 
 
@@ -85,20 +85,19 @@ def _has_nvidia_driver() -> bool:
     return True
 
 
-def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: Device) -> Precision:
-    """Turn a configured precision into a real one; `auto` is bf16 where the device computes in it by itself.
+def resolve_precision(precision: Literal["auto", "fp32", "bf16", "fp16"], device: Device) -> Precision:
+    """Turn a configured precision into a real one; `auto` takes 16 bits where the device computes in them by itself.
 
-    Raises `DeviceUnavailable` where bf16 is asked for and the device has none.
+    Raises `DeviceUnavailable` where the device cannot compute in what is asked for.
     """
-    if precision == "fp32":
-        return "fp32"
-    if _has_bf16(device):
-        return "bf16"
-    if precision == "bf16":
+    able = {"bf16": _has_bf16, "fp16": _has_fp16}
+    if precision == "auto":
+        return "bf16" if _has_bf16(device) else "fp16" if _has_fp16(device) else "fp32"
+    if precision != "fp32" and not able[precision](device):
         raise DeviceUnavailable(
-            f"The precision 'bf16' was asked for, but this {device} cannot compute in it; use 'auto' or 'fp32'."
+            f"The precision {precision!r} was asked for, but this {device} cannot compute in it; use 'auto' or 'fp32'."
         )
-    return "fp32"
+    return precision
 
 
 def _has_bf16(device: Device) -> bool:
@@ -109,6 +108,15 @@ def _has_bf16(device: Device) -> bool:
     import torch
 
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def _has_fp16(device: Device) -> bool:
+    """Whether there are matrix units for it: a T4 has them, and none for bf16; older GPUs are slower in it."""
+    if device == "cpu":
+        return False
+    import torch
+
+    return torch.cuda.get_device_capability() >= (7, 0)
 
 
 def load_face_restorer(

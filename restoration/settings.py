@@ -12,7 +12,7 @@ from restoration.errors import ConfigurationError
 
 DetectorName = Literal["resnet50", "mobilenet0.25", "recorded"]
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -30,7 +30,8 @@ class Settings:
     )
     device: Device = field(default="auto", metadata={"meaning": "cpu or cuda; auto takes CUDA where there is a GPU"})
     precision: Precision = field(
-        default="auto", metadata={"meaning": "fp32 or bf16; auto takes bf16 where the device computes in it"}
+        default="auto",
+        metadata={"meaning": "fp32, bf16 or fp16; auto takes bf16, else fp16, where the device computes in it"},
     )
     cache: Path | None = field(
         default=None,

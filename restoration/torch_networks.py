@@ -1,6 +1,6 @@
 """The networks of `restoration.networks`, run by torch. Architectures come from spandrel and facexlib.
 
-Precision: `bf16` halves memory and traffic. The few small layers where eight bits of mantissa would show (those that
+Precision: `bf16` and `fp16` halve memory and traffic. The few small layers where so few bits would show (those that
 write the image, the detector's scores) stay in fp32, and so does RestoreFormer: it looks features up in a codebook,
 where a rounding error picks another entry and changes the face.
 """
@@ -24,13 +24,14 @@ from spandrel.architectures.GFPGAN import GFPGAN, GFPGANArch
 from spandrel.architectures.RestoreFormer import RestoreFormerArch
 from torch import Tensor, nn
 
-from restoration.errors import OutOfMemory, WeightsCorrupt
+from restoration.errors import NotANumber, OutOfMemory, WeightsCorrupt
+from restoration.modulation import fold_modulation, keep_factors_exact
 from restoration.networks import Backbone, Device, Floats, Images, Precision
 
 StateDict = dict[str, Tensor]
 Result = TypeVar("Result")
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _META = torch.device("meta")  # shapes without memory: nothing is initialised only to be overwritten
 _RETINAFACE_NAMES = {"resnet50": "resnet50", "mobilenet0.25": "mobile0.25"}
 _RETINAFACE_BGR_MEAN = (104.0, 117.0, 123.0)
@@ -121,13 +122,16 @@ class TorchNetwork:
 class TorchFaceRestorer(TorchNetwork):
     """GFPGAN or RestoreFormer."""
 
-    memory_format = torch.contiguous_format  # GFPGAN's modulated convolution takes views that need it
+    memory_format = torch.contiguous_format  # GFPGAN takes a view of its features that needs it
 
     def __init__(self, module: nn.Module, device: Device, precision: Precision) -> None:
-        super().__init__(module, device, precision)
         self._options: dict[str, bool] = {}
         if isinstance(module, GFPGAN):
             self._options = {"return_rgb": False, "randomize_noise": False}
+            fold_modulation(module)
+        super().__init__(module, device, precision)
+        if isinstance(module, GFPGAN):
+            keep_factors_exact(module)
             self._fp32(module.stylegan_decoder.to_rgb1, *module.stylegan_decoder.to_rgbs)
 
     def __call__(self, batch: Images) -> Images:
@@ -138,6 +142,8 @@ class TorchFaceRestorer(TorchNetwork):
         """See `TorchNetwork`."""
         faces = _planes(images, self.memory_format).sub_(0.5).div_(0.5).to(self._dtype)
         restored = self.module(faces, **self._options)[0].float()
+        if self._dtype is torch.float16 and not restored.isfinite().all():
+            raise NotANumber("The network's result overflows in fp16; set RESTORATION_PRECISION to fp32.")
         return (_pixels(restored.clamp_(-1, 1).add_(1).div_(2)),)
 
 

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--background", choices=("lanczos", "real-esrgan"), action="append")
     parser.add_argument("--large", action="store_true", help="12 megapixels with real-esrgan too: 10 GB, many minutes")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     parser.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="made there if missing")
     parser.add_argument("--output", type=Path, default=ROOT / "bench")
     parser.add_argument("--server", metavar="URL", help="measure this model server")

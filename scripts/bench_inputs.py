@@ -112,7 +112,7 @@ def _recipes() -> dict[str, Callable[[], object]]:
 
 
 def _sees_nothing(state: dict[str, Any]) -> dict[str, Any]:
-    """Bias the scores: at random half of all anchors would be suspected of a face, in a photo hardly one in thousands."""
+    """Bias the scores: at random half of all anchors would be suspected of a face; in a photo hardly any is."""
     for name in state:
         if name.startswith("ClassHead") and name.endswith("bias"):
             state[name][::2], state[name][1::2] = 10.0, -10.0

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from restoration import networks, openvino_networks, torch_networks
-from restoration.errors import DeviceUnavailable, OutOfMemory, WeightsCorrupt
+from restoration.errors import DeviceUnavailable, NotANumber, OutOfMemory, WeightsCorrupt
 from restoration.networks import Precision, load_face_detector, load_face_parser, load_face_restorer, load_upscaler
 from restoration.openvino_networks import has_bf16
 
@@ -61,6 +63,48 @@ def test_the_enlarged_background_stays_close_in_bf16(astronaut: Images, random_r
     tile = astronaut[np.newaxis, 40:140, 160:280]
     [exact], [rounded] = (load_upscaler(random_realesrgan, precision=precision)(tile) for precision in PRECISIONS)
     assert decibels(rounded, exact) > 45
+
+
+class Fp16Convolutions(TorchFunctionMode):
+    """Convolve fp16 as a GPU's matrix units do, products added up in fp32: the CPU's own way takes minutes."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 # torch's own
+        if func is functional.conv2d and args[0].dtype == torch.float16:
+            widened: Any = [value.float() if isinstance(value, torch.Tensor) else value for value in args]
+            return func(*widened, **(kwargs or {})).half()
+        return func(*args, **(kwargs or {}))
+
+
+def restored_in_fp16(path: Path, face: Images) -> Images:
+    with Fp16Convolutions():
+        [restored] = torch_networks.face_restorer(path, "cpu", "fp16")(face[np.newaxis])
+    return np.asarray(restored)
+
+
+def test_fp16_stays_close_to_fp32(face: Images, random_gfpgan: Path, randomly_restored: Images) -> None:
+    assert decibels(restored_in_fp16(random_gfpgan, face), randomly_restored) > 45
+
+
+def test_fp16_survives_styles_and_weights_that_overflow_in_it(
+    tmp_path: Path, face: Images, random_gfpgan: Path, randomly_restored: Images
+) -> None:
+    """Demodulation takes every factor out again: the picture is the same, though factors alone are beyond fp16."""
+    content = torch.load(random_gfpgan, weights_only=True)
+    for name, value in content["params_ema"].items():
+        if "style_conv" in name and "modulation." in name:
+            value.mul_(3e4)
+        elif "style_conv" in name and "modulated_conv.weight" in name:
+            value.mul_(300)
+    torch.save(content, tmp_path / "large.pth")
+    assert decibels(restored_in_fp16(tmp_path / "large.pth", face), randomly_restored) > 45
+
+
+def test_a_result_beyond_fp16_is_an_error_and_no_black_face(tmp_path: Path, face: Images, random_gfpgan: Path) -> None:
+    content = torch.load(random_gfpgan, weights_only=True)
+    content["params_ema"]["conv_body_first.weight"].mul_(1e6)
+    torch.save(content, tmp_path / "beyond.pth")
+    with pytest.raises(NotANumber, match="RESTORATION_PRECISION"):
+        restored_in_fp16(tmp_path / "beyond.pth", face)
 
 
 def test_restoreformer_stays_in_fp32(random_restoreformer: Path) -> None:
@@ -248,6 +292,16 @@ def test_the_configured_precision_is_used_or_refused(monkeypatch: pytest.MonkeyP
     assert networks.resolve_precision("auto", "cpu") == "fp32"
     with pytest.raises(DeviceUnavailable, match="this cpu cannot compute in it"):
         networks.resolve_precision("bf16", "cpu")
+
+
+def test_a_gpu_without_bf16_computes_in_fp16_if_it_has_matrix_units_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert networks.resolve_precision("auto", "cuda") == networks.resolve_precision("fp16", "cuda") == "fp16"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
+    assert networks.resolve_precision("auto", "cuda") == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert networks.resolve_precision("auto", "cuda") == "bf16"
 
 
 def test_the_configured_device_is_used_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
