@@ -25,6 +25,7 @@ from harness.release import compat, fuzz, releases
 from harness.release.cases import Case, Runs, read_cases, record_faces, run_cases
 from harness.release.findings import Finding, Report
 from harness.release.lint import CONFIG, lint, predictor_of
+from harness.release.live_cases import Remembered, run_live_cases
 from harness.schema import openapi_schema
 from restoration.standin import write_standins
 
@@ -38,7 +39,7 @@ class Request:
 
     root: the model's folder. live: the live version's OpenAPI document, None for a first version.
     figures: the live version's, None when none were recorded. url, image: a model server, or an image, to check
-    instead of the predictor in `root`. live_version: runs the live version, for the cases that compare with it.
+    instead of the predictor in `root`. live_version: runs the live version, which then has the cases to answer too.
     standins: a directory for stand-in weights to run on; None for the weights in `root`.
     """
 
@@ -178,7 +179,9 @@ async def _runtime(request: Request, log: Path) -> Runtime:
 async def _cases(request: Request, report: Report, served: _Served) -> None:
     try:
         cases = read_cases(request.root / request.cases)
-        found = await run_cases(served.server, cases, request.live_version, request.weights)
+        live = Remembered(request.live_version) if request.live_version else None
+        found = await run_cases(served.server, cases, live, request.weights)
+        found += await run_live_cases(live, cases) if live else []
     except UsageError as error:
         report.add("cases", [_failure("CASES_UNREADABLE", error, str(request.cases))])
         return
