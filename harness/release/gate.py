@@ -198,13 +198,14 @@ async def _fuzz(request: Request, report: Report, served: _Served) -> None:
 async def _budget(request: Request, report: Report, served: _Served) -> None:
     """Measure with the first case that must succeed; what is recorded in the next release comes from here."""
     usual = _usual_case(request)
-    if not isinstance(served.runtime, ServerProcess) or served.runtime.pid is None:
-        report.skip("budget", "only a process that the gate started can be measured")
+    if served.runtime is None:
+        report.skip("budget", "it cannot be measured on a server that somebody else started")
     elif usual is None:
         report.skip("budget", f"no case in {request.cases} succeeds")
     else:
-        conditions = f"{request.weights} weights, case {usual.name!r}"
-        measured = await budgets.measure(served.server, usual.request(), served.runtime.pid, served.setup_s, conditions)
+        where = "a container" if request.image else "a process"
+        conditions = f"{request.weights} weights, in {where}, case {usual.name!r}"
+        measured = await budgets.measure(served.server, served.runtime, usual.request(), served.setup_s, conditions)
         report.figures = measured.as_dict()
         if request.figures is None:
             report.skip("budget", "no figures of a release to compare with; measured for the next one")
