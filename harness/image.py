@@ -21,7 +21,7 @@ from docker.errors import ImageNotFound
 
 from harness import schema
 from harness.docker_engine import connected, gone
-from harness.errors import BuildFailed, ImageMissing, UsageError
+from harness.errors import BuildFailed, ImageMissing, SchemaError, UsageError
 
 TAG = "gfpgan-cog"
 """What the image is called unless a caller says otherwise."""
@@ -34,6 +34,7 @@ OLDEST_COG = (0, 20, 0)
 
 Weights = Literal["inside", "mounted"]
 
+_SCHEMA_LABEL = "run.cog.openapi_schema"
 _BASE_LABEL = "org.opencontainers.image.base.name"
 
 
@@ -108,6 +109,26 @@ def sizes(image: str) -> Sizes:
     return Sizes(whole["Size"], whole["Size"] - base["Size"])
 
 
+def described(image: str) -> dict[str, Any]:
+    """Return the OpenAPI document in an image's label, which Replicate reads too.
+
+    Raises ImageMissing, DockerError; SchemaError when there is no such label, or no document in it.
+    """
+    attributes = _attributes(image)
+    if attributes is None:
+        raise ImageMissing(f"The Docker Engine has no image {image}; build it: make image.")
+    label = (attributes["Config"].get("Labels") or {}).get(_SCHEMA_LABEL)
+    if label is None:
+        raise SchemaError(f"The image {image} has no label {_SCHEMA_LABEL}; build it with harness image or cog build.")
+    try:
+        document = json.loads(label)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise SchemaError(f"The label {_SCHEMA_LABEL} of the image {image} holds no OpenAPI document; build it again.")
+    return document
+
+
 def _attributes(image: str | None) -> dict[str, Any] | None:
     """Return what the engine knows of an image; None when it has none of that name."""
     if not image:
@@ -157,7 +178,7 @@ def labels_for(root: Path, installed: str) -> dict[str, str]:
     return {
         "run.cog.version": version("cog"),
         "run.cog.config": json.dumps(config, separators=(",", ":")),
-        "run.cog.openapi_schema": (root / schema.SCHEMA_FILE).read_text(encoding="utf-8"),
+        _SCHEMA_LABEL: (root / schema.SCHEMA_FILE).read_text(encoding="utf-8"),
         "run.cog.pip_freeze": installed,
         "run.cog.has_init": "true",
     }

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import yaml
 
+from harness import image as images
 from harness.errors import HarnessError, UsageError
 from harness.model_server.client import ModelServer
 from harness.model_server.container import ServerContainer
@@ -68,6 +69,8 @@ async def check(request: Request, say: Say = lambda _: None) -> Report:
     unknown = set(request.skip) - set(CHECKS)
     if unknown:
         raise UsageError(f"There is no check {', '.join(sorted(unknown))}; there are {', '.join(CHECKS)}.")
+    if request.url is not None and request.image is not None:
+        raise UsageError("Name a model server or an image to check, not both.")
     report = Report()
     for name in CHECKS:
         if name in request.skip:
@@ -100,7 +103,7 @@ def against(what: str, model: str | None = None) -> tuple[dict[str, Any] | None,
 
 
 async def _schema(request: Request, report: Report) -> None:
-    """Compare what the source, or the server named instead, describes with the live version."""
+    """Compare what the source, or the image or server named instead, describes with the live version."""
     try:
         document = await _described(request)
         if request.live is None:
@@ -112,6 +115,8 @@ async def _schema(request: Request, report: Report) -> None:
 
 
 async def _described(request: Request) -> dict[str, Any]:
+    if request.image is not None:
+        return await asyncio.to_thread(images.described, request.image)
     if request.url is None:
         return await asyncio.to_thread(openapi_schema, _predictor(request), request.root)
     async with ModelServer(request.url) as server:

@@ -175,6 +175,11 @@ def test_the_live_version_may_come_from_a_file(tmp_path: Path) -> None:
         gate.against(str(tmp_path / "none.json"))
 
 
+def test_a_server_and_an_image_at_once_are_refused() -> None:
+    with pytest.raises(UsageError, match="not both"):
+        run(Request(url="http://127.0.0.1:9", image="an-image"))
+
+
 def test_an_unknown_check_is_refused() -> None:
     with pytest.raises(UsageError, match="no check fuss; there are schema, lint"):
         run(Request(skip=("fuss",)))
