@@ -10,6 +10,7 @@ import pytest
 from faulty_proxy import Fault
 from push_world import MODEL, TOKEN, World
 from replicate_in_thread import Model
+from replicate_processes import until
 
 from harness import schema
 from harness.errors import (
@@ -33,6 +34,8 @@ from harness.release.push import plan, push
 from harness.replicate.registry_watch import Pushed
 
 pytest_plugins = ["push_fixtures"]
+
+LABEL = "run.cog.openapi_schema"
 
 
 def test_it_creates_a_private_model_and_records_the_version(world: World) -> None:
@@ -191,6 +194,23 @@ def test_another_version_appears_than_the_one_that_was_pushed(world: World) -> N
         world.registry.lies = ""
 
     fails_then_finishes(world, DigestDiffers, "0{64} was pushed", mend)
+
+
+def test_what_an_earlier_push_left_in_the_registry_is_no_other_version(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a second rehearsal: its image is taken up while the new one is pushed."""
+    monkeypatch.setattr("harness.replicate.registry_watch.POLL_S", 0.3)
+    document = json.dumps(schema.openapi_schema(root=world.root))
+    stale = world.registry.push(MODEL, {LABEL: document, "run.cog.version": "0.23.1"}, "stale")
+    pushed = world.registry.pushed
+
+    def slow(model: str, schema: str) -> str:
+        until(lambda: world.model()["latest_version"])
+        return pushed(model, schema)
+
+    monkeypatch.setattr(world.registry, "pushed", slow)
+    assert world.push(appears_s=100).digest != stale
 
 
 def test_a_public_model_is_refused_unless_that_is_wanted(world: World) -> None:
