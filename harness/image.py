@@ -153,7 +153,10 @@ def _build_with_cog(request: Request) -> None:
 
 
 def _build_with_docker(request: Request) -> None:
-    """Build twice, as `cog` does: the labels say what pip installed, which only the finished image knows."""
+    """Build twice, as `cog` does: the labels say what pip installed, which only the finished image knows.
+
+    The second time also sets the variables of cog.yaml's `environment`.
+    """
     base = request.base_image or BASE_IMAGE
     source = "weights" if request.weights == "inside" else "weights/manifest.toml"
     arguments = [f"BASE_IMAGE={base}", f"WEIGHTS={source}", *request.build_arguments]
@@ -161,7 +164,8 @@ def _build_with_docker(request: Request) -> None:
     unlabelled = _attributes(request.tag)
     labels = labels_for(request.root, _installed_in(request.tag)) | {_BASE_LABEL: base}
     labelled = [f"{name}={value}" for name, value in labels.items()]
-    _docker_build(request, [*_each("--label", labelled), "-"], dockerfile=f"FROM {request.tag}\n")
+    variables = "".join(f"ENV {entry}\n" for entry in _config(request.root).get("environment") or ())
+    _docker_build(request, [*_each("--label", labelled), "-"], dockerfile=f"FROM {request.tag}\n{variables}")
     if unlabelled is not None:
         _remove(unlabelled["Id"])
 
@@ -174,14 +178,18 @@ def _remove(image_id: str) -> None:
 
 def labels_for(root: Path, installed: str) -> dict[str, str]:
     """Return the labels that `cog build` gives an image; `installed` is what `pip freeze` says in it."""
-    config = yaml.safe_load((root / "cog.yaml").read_text(encoding="utf-8"))
     return {
         "run.cog.version": version("cog"),
-        "run.cog.config": json.dumps(config, separators=(",", ":")),
+        "run.cog.config": json.dumps(_config(root), separators=(",", ":")),
         _SCHEMA_LABEL: (root / schema.SCHEMA_FILE).read_text(encoding="utf-8"),
         "run.cog.pip_freeze": installed,
         "run.cog.has_init": "true",
     }
+
+
+def _config(root: Path) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((root / "cog.yaml").read_text(encoding="utf-8"))
+    return config
 
 
 def _installed_in(image: str) -> str:

@@ -41,6 +41,9 @@ from harness.release.findings import Finding
 from harness.release.similarity import Pixels, ssim
 from restoration.standin import record_detection
 
+CASES: Final = Path("tests/cases")
+"""Where a model's folder has them."""
+
 LIVE: Final = "live"
 OUTPUTS: Final = Path("build/gate")
 """Where the output of a case that is not similar enough is left to be looked at."""

@@ -22,13 +22,12 @@ from harness.model_server.container import ServerContainer
 from harness.model_server.process import ServerProcess
 from harness.model_server.runtime import Runtime
 from harness.release import budget as budgets
-from harness.release import compat, fuzz, releases
-from harness.release.cases import Case, Runs, read_cases, record_faces, run_cases
+from harness.release import compat, fuzz, releases, standins
+from harness.release.cases import CASES, Case, Runs, read_cases, run_cases
 from harness.release.findings import Finding, Report
 from harness.release.lint import CONFIG, lint, predictor_of
 from harness.release.live_cases import Remembered, run_live_cases
 from harness.schema import openapi_schema
-from restoration.standin import write_standins
 
 CHECKS: Final = ("schema", "lint", "cases", "fuzz", "budget")
 SETUP_TIMEOUT_S: Final = 600.0
@@ -52,7 +51,7 @@ class Request:
     live_version: Runs | None = None
     standins: Path | None = None
     skip: Collection[str] = ()
-    cases: Path = Path("tests/cases")
+    cases: Path = CASES
     effort: fuzz.Budget = field(default_factory=fuzz.Budget)
 
     @property
@@ -169,15 +168,12 @@ async def _serving(request: Request) -> AsyncIterator[_Served]:
 
 
 async def _runtime(request: Request, log: Path) -> Runtime:
-    environment = {}
     if request.standins is not None:
-        await asyncio.to_thread(write_standins, request.standins)
-        await asyncio.to_thread(record_faces, request.root / request.cases, request.standins)
-        environment = {"RESTORATION_DETECTOR": "recorded"}
+        await asyncio.to_thread(standins.write, request.standins, request.root / request.cases)
     if request.image is not None:
-        return ServerContainer(request.image, log, replica="gate", weights=request.standins, environment=environment)
-    if request.standins is not None:
-        environment["RESTORATION_WEIGHTS"] = str(request.standins.resolve())
+        settings = standins.DETECTOR if request.standins else {}
+        return ServerContainer(request.image, log, replica="gate", weights=request.standins, environment=settings)
+    environment = standins.environment(request.standins) if request.standins else {}
     return ServerProcess(request.root, log, _predictor(request), environment=environment, stop_timeout_s=2)
 
 

@@ -20,7 +20,7 @@ from replicate.version import Version
 
 from harness import schema
 from harness.errors import DigestDiffers, GateFailed, NotPrivate, SchemaDiffers, SmokeFailed, UsageError, VersionMissing
-from harness.release import compare, releases, upload
+from harness.release import compare, releases, standins, upload
 from harness.release.account import Account
 from harness.release.findings import Report
 from harness.release.releases import Release
@@ -52,7 +52,8 @@ class Request:
 
     model: "owner/name". root: the folder. hardware: an SKU of Replicate, for a model that is created. public_ok: push
     although anybody can see the model. smoke: whether to run a prediction afterwards, with these `inputs` as typed.
-    registry: where the image goes. releases: the file of records. appears_s: how long to wait for the version.
+    standins: the weights directory of `root` if it holds stand-ins, for a rehearsal. registry: where the image goes.
+    releases: the file of records. appears_s: how long to wait for the version.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Request:
     public_ok: bool = False
     smoke: Smoke = "ask"
     inputs: Mapping[str, str] = field(default_factory=dict)
+    standins: Path | None = None
     registry: str = upload.REPLICATE
     releases: Path = releases.FILE
     appears_s: float = 600.0
@@ -208,7 +210,8 @@ def _smoke(request: Request, account: Account, version: Version, dialogue: Dialo
     if request.smoke == "no" or (request.smoke == "ask" and not dialogue.confirm(question)):
         dialogue.say("No smoke prediction was run.")
         return
-    ours = asyncio.run(compare.local_output(request.root, request.inputs))
+    environment = standins.environment(request.standins) if request.standins else {}
+    ours = asyncio.run(compare.local_output(request.root, request.inputs, environment))
     theirs = compare.remote_output(account, version.id, version.openapi_schema or {}, request.inputs)
     likeness = compare.outputs(ours, theirs)
     if not likeness.alike:
