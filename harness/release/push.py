@@ -110,8 +110,7 @@ def push(request: Request, account: Account, gate: Gate, dialogue: Dialogue) -> 
     _require_schema(request, version)
     _confirm_visibility(request, account, dialogue)
     _smoke(request, account, version, dialogue)
-    release = _release(request, digest, report)
-    releases.record(release, request.releases)
+    release = releases.record(_release(request, digest, report), request.releases)
     dialogue.say(f"Recorded in {request.releases}. Callers pin {request.model}:{version.id}")
     return release
 
