@@ -44,6 +44,7 @@ def check(
 ) -> None:
     """Check whether this version may be pushed: 0 yes, 1 something is wrong, 3 it breaks callers."""
     from harness.release import fuzz, gate, report  # imports cog, docker and hypothesis, as in `harness up`
+    from harness.release.push import PRICES
 
     newest = _newest(model) if against == LIVE or run_live else None
     if run_live and newest is None:
@@ -51,6 +52,8 @@ def check(
     live, figures = (
         gate.against(against, model) if against != LIVE else (newest.openapi_schema if newest else None, None)
     )
+    if run_live:
+        typer.echo(f"The cases run on {model} too; predictions, and a private model's setup, cost: {PRICES}", err=True)
     request = gate.Request(
         live=live,
         figures=figures,

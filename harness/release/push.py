@@ -209,6 +209,8 @@ def _smoke(request: Request, account: Account, version: Version, dialogue: Dialo
     if request.smoke == "no" or (request.smoke == "ask" and not dialogue.confirm(question)):
         dialogue.say("No smoke prediction was run.")
         return
+    if request.smoke == "yes":
+        dialogue.say(f"A smoke prediction is run. {_costs(request)}")
     environment = standins.environment(request.standins) if request.standins else {}
     ours = asyncio.run(compare.local_output(request.root, request.inputs, environment))
     theirs = compare.remote_output(account, version.id, version.openapi_schema or {}, request.inputs)
@@ -245,6 +247,7 @@ def _release(request: Request, digest: str, report: Report) -> Release:
         schema=schema.openapi_schema(root=request.root),
         weights=_weights(request.root),
         gate=report.outcome,
+        checks=report.checks,
         figures=dict(report.figures),
     )
 

@@ -27,8 +27,8 @@ class Release:
 
     model: "owner/name". version: 64 hexadecimal digits, those of `digest` ("sha256:..."). pushed_at: ISO 8601, UTC.
     git_commit: with "+changes" when files differed from it; "" outside git. schema: the OpenAPI document.
-    weights: sha256 of each weights file, by name. gate: the gate's outcome in a sentence. figures: what it measured.
-    live: whether callers should use it; a rollback changes that.
+    weights: sha256 of each weights file, by name. gate: the gate's outcome in a sentence. checks: what each of its
+    checks said. figures: what it measured. live: whether callers should use it; a rollback changes that.
     """
 
     model: str
@@ -39,6 +39,7 @@ class Release:
     schema: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     gate: str = ""
+    checks: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     live: bool = True
 

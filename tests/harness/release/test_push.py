@@ -46,7 +46,7 @@ def test_it_creates_a_private_model_and_records_the_version(world: World) -> Non
     assert release.digest == world.registry.tags[MODEL] == f"sha256:{release.version}"
     assert release.schema == schema.openapi_schema(root=world.root)
     assert releases.read(world.root / "releases.toml") == [release]
-    assert release.figures == {"setup_s": 1.5}
+    assert (release.checks, release.figures) == ({"schema": "passed"}, {"setup_s": 1.5})
     assert any("setup and idle time" in text and "gpu-l40s" in text for text in world.person.said)
 
 
@@ -259,7 +259,10 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Model:
 
 
 def test_it_must_give_what_this_folders_model_gives(world: World, played: Model) -> None:
+    world.push()
+    world.person.said.clear()
     world.push(smoke="yes", inputs={"text": "hello"})
+    assert "setup and idle time" in next(text for text in world.person.said if "smoke" in text)  # said before it is run
     assert played.inputs == [{"text": "hello"}]
     assert any("gives what this folder's model gives: equal" in text for text in world.person.said)
 
