@@ -33,12 +33,11 @@ _READERS: dict[str, Callable[[Path], TorchNetwork]] = {
 }
 
 
-def convert(path: Path, kind: str) -> openvino.Model:
+def convert(path: Path, kind: str) -> tuple[openvino.Model, dict[str, int]]:
     """Convert the checkpoint at `path` to a model that takes one image, (1, H, W, 3) uint8 RGB.
 
-    Its `rt_info` has under "restoration" what a caller cannot see: "scale"; "multiple", of which H and W must be one;
-    and "bf16", whether bf16 keeps the picture.
-    Raises `WeightsCorrupt`, `OutOfMemory`.
+    Returns with it what a caller cannot see: "scale"; "multiple", of which H and W must be one; and "bf16", whether
+    bf16 keeps the picture. Raises `WeightsCorrupt`, `OutOfMemory`.
     """
     network = _READERS[kind](path)
     if isinstance(network.module, GFPGAN):
@@ -46,9 +45,7 @@ def convert(path: Path, kind: str) -> openvino.Model:
     side = 512 if kind == "restorer" else _EXAMPLE_SIDE
     model = _translate(_trace(network, torch.zeros(1, side, side, 3, dtype=torch.uint8)))
     model.reshape([1, 512, 512, 3] if kind == "restorer" else [1, -1, -1, 3])
-    for name, value in _facts(network).items():
-        model.set_rt_info(str(value), ["restoration", name])
-    return model
+    return model, _facts(network)
 
 
 def _facts(network: TorchNetwork) -> dict[str, int]:

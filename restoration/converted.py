@@ -1,7 +1,8 @@
-"""Checkpoint file -> OpenVINO model, converted once and kept on the disk.
+"""Checkpoint file -> network compiled for this processor, made once and kept on the disk.
 
-A kept model is a directory of its own, named for everything that it depends on and renamed into place when complete:
-no process ever sees half of one, and what is out of date is never looked at. All of it may be deleted at any time.
+Converting takes seconds and torch, compiling a second: what is kept needs neither. It is a directory of its own, named
+for everything that it depends on and renamed into place when complete: no process ever sees half of one, and what is
+out of date is never looked at. All of it may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import openvino
 
@@ -22,36 +25,46 @@ from restoration.weights import Weights
 
 log = logging.getLogger(__name__)
 
-DIRECTORY = ".converted"
-_RECIPE = 1  # raise it with every change of `conversion` or of the networks that changes what comes out
+DIRECTORY: Final = ".converted"
+_RECIPE = 2  # raise it with every change of `conversion`, the networks or this module that changes what comes out
+_NETWORK, _FACTS = "network.blob", "facts.json"
 
 
-def converted(path: Path, kind: str, precision: Precision, cache: Path | None) -> openvino.Model:
-    """Read the model of the checkpoint at `path`, or convert it and keep it for the next time.
+Facts = Mapping[str, int]
+"""What a caller cannot see: "scale"; "multiple", of which height and width must be one; "bf16", whether it runs in it;
+"nbytes" of its parameters."""
+
+
+class Converted(NamedTuple):
+    """A network in memory, which takes one image: (1, H, W, 3) uint8 RGB."""
+
+    network: openvino.CompiledModel
+    facts: Facts
+
+
+def converted(path: Path, kind: str, precision: Precision, cache: Path | None) -> Converted:
+    """Find the network of the checkpoint at `path`, or convert it and keep it for the next time.
 
     Kept in `cache`; if None, beside the checkpoint, or in the user's cache directory where that cannot be written.
-    Where nothing can be written it serves this process alone. Raises `WeightsCorrupt`, `OutOfMemory`, and `OSError`
-    where the checkpoint cannot be read.
+    Where nothing can be written it serves this process alone. Raises `WeightsCorrupt`, `OutOfMemory`, `OSError` where
+    the checkpoint cannot be read, and RuntimeError, which is OpenVINO's for everything, where memory runs out.
     """
     name = f"{path.stem}-{_key(path, kind, precision)}"
     places = [cache] if cache else [path.parent / DIRECTORY, _user_cache()]
     for place in places:
-        if model := _kept(place / name):
+        if kept := _kept(place / name):
             log.info("%s: converted before, in %s", path.name, place)
-            return model
+            return kept
     from restoration.conversion import convert
 
     log.info("%s: converting for the CPU", path.name)
-    return _keep(convert(path, kind), places, name, precision)
-
-
-def fact(model: openvino.Model, name: str) -> int:
-    """What `conversion.convert` wrote down about a model."""
-    return int(model.get_rt_info(["restoration", name]).astype(str))
+    model, facts = convert(path, kind)
+    return _keep(model, {**facts, "bf16": int(facts["bf16"] and precision == "bf16")}, places, name)
 
 
 def _key(path: Path, kind: str, precision: Precision) -> str:
-    facts = [_sha256(path), kind, precision, _RECIPE, openvino.get_version()]
+    processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    facts = [_sha256(path), kind, precision, _RECIPE, openvino.get_version(), processor]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
@@ -68,41 +81,69 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "restoration"
 
 
-def _kept(directory: Path) -> openvino.Model | None:
+def _kept(directory: Path) -> Converted | None:
     if not directory.is_dir():
         return None
     try:
-        return _read(directory)
-    except RuntimeError:
-        log.warning("%s is damaged and will be made again", directory)
+        return _load(directory)
+    except (OSError, ValueError, RuntimeError) as error:
+        log.warning("%s cannot be used and will be made again (%s)", directory, error)
         shutil.rmtree(directory, ignore_errors=True)
         return None
 
 
-def _keep(model: openvino.Model, places: list[Path], name: str, precision: Precision) -> openvino.Model:
+def _keep(model: openvino.Model, facts: Facts, places: list[Path], name: str) -> Converted:
     for place in places:
         try:
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=place, prefix=f".{name}.") as scratch:
-                kept = _written(model, Path(scratch) / name, precision)
-                _rename(Path(scratch) / name, place / name)
-                return kept
+                made = Path(scratch) / name
+                _compile(model, facts, made)
+                _rename(made, place / name)
+            return _load(place / name)
         except (OSError, RuntimeError) as error:  # OpenVINO knows no other error, for a full disk either
             log.warning("converted models cannot be kept in %s (%s)", place, error)
     with tempfile.TemporaryDirectory() as scratch:
-        return _written(model, Path(scratch) / name, precision)  # its weights stay mapped without the file
+        _compile(model, facts, Path(scratch) / name)
+        return _load(Path(scratch) / name)  # stays mapped without the file
 
 
-def _written(model: openvino.Model, directory: Path, precision: Precision) -> openvino.Model:
-    """Write the model and read it back: every process then works with the same weights, also the one that converts."""
+def _compile(model: openvino.Model, facts: Facts, directory: Path) -> None:
+    """Write what `_load` reads, which so are the same weights in every process, also the one that converts."""
     directory.mkdir(mode=0o755)
-    # fp16 has more digits than bf16; weights beyond its range stay fp32.
-    half = precision == "bf16" and fact(model, "bf16") == 1
-    openvino.save_model(model, directory / "model.xml", compress_to_fp16=half)
-    for file in directory.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())  # else a power cut could leave zeros behind a complete name
-    return _read(directory)
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        path = Path(scratch) / "model.xml"
+        # fp16 has more digits than bf16, in half the bytes; weights beyond its range stay fp32.
+        openvino.save_model(model, path, compress_to_fp16=bool(facts["bf16"]))
+        compiled = openvino.Core().compile_model(path, "CPU", _options(facts))
+        nbytes = sum(op.get_byte_size() for op in openvino.Core().read_model(path).get_ops() if _is_constant(op))
+    _write(directory / _NETWORK, compiled.export_model().getbuffer())
+    _write(directory / _FACTS, json.dumps({**facts, "nbytes": nbytes}).encode())
+
+
+def _load(directory: Path) -> Converted:
+    facts = json.loads((directory / _FACTS).read_bytes())
+    content = openvino.tensor_from_file(directory / _NETWORK)
+    return Converted(openvino.Core().import_model(content, "CPU", _options(facts)), facts)
+
+
+def _options(facts: Facts) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if facts["bf16"] else "f32",
+        "PERFORMANCE_HINT": "LATENCY",  # all cores on one image
+        "ENABLE_CPU_PINNING": False,  # pinned to the same cores, two servers would slow each other
+    }
+
+
+def _is_constant(op: Any) -> bool:  # noqa: ANN401 # OpenVINO's node
+    return bool(op.get_type_name() == "Constant")
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())  # else a power cut could leave zeros behind a complete name
 
 
 def _rename(made: Path, target: Path) -> None:
@@ -112,7 +153,3 @@ def _rename(made: Path, target: Path) -> None:
         if not target.is_dir():
             raise
         # Another process was faster, with the same content.
-
-
-def _read(directory: Path) -> openvino.Model:
-    return openvino.Core().read_model(directory / "model.xml")

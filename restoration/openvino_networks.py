@@ -13,13 +13,11 @@ from typing import Any, TypeVar
 import numpy as np
 import openvino
 
-from restoration.converted import converted, fact
+from restoration.converted import Converted, converted
 from restoration.errors import OutOfMemory
 from restoration.networks import Backbone, Floats, Images, Precision
 
 Result = TypeVar("Result")
-
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 def has_bf16() -> bool:
@@ -29,48 +27,44 @@ def has_bf16() -> bool:
 
 def face_restorer(path: Path, precision: Precision, cache: Path | None) -> OpenVinoNetwork:
     """See `restoration.networks.load_face_restorer`."""
-    return OpenVinoNetwork(converted(path, "restorer", precision, cache), precision)
+    return OpenVinoNetwork(lambda: converted(path, "restorer", precision, cache))
 
 
 def face_parser(path: Path, precision: Precision, cache: Path | None) -> OpenVinoNetwork:
     """See `restoration.networks.load_face_parser`."""
-    return OpenVinoNetwork(converted(path, "parser", precision, cache), precision)
+    return OpenVinoNetwork(lambda: converted(path, "parser", precision, cache))
 
 
 def face_detector(path: Path, backbone: Backbone, precision: Precision, cache: Path | None) -> OpenVinoDetector:
     """See `restoration.networks.load_face_detector`."""
-    return OpenVinoDetector(converted(path, backbone, precision, cache), precision)
+    return OpenVinoDetector(lambda: converted(path, backbone, precision, cache))
 
 
 def upscaler(path: Path, precision: Precision, cache: Path | None) -> OpenVinoUpscaler:
     """See `restoration.networks.load_upscaler`."""
-    return OpenVinoUpscaler(converted(path, "upscaler", precision, cache), precision)
+    return OpenVinoUpscaler(lambda: converted(path, "upscaler", precision, cache))
 
 
 class _Compiled:
     """A model compiled for this processor, one image at a time: batches gain nothing on a CPU (measured)."""
 
-    def __init__(self, model: openvino.Model, precision: Precision) -> None:
-        self._model = model
-        self._options = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision if fact(model, "bf16") else "fp32"],
-            "PERFORMANCE_HINT": "LATENCY",  # all cores on one image
-            "ENABLE_CPU_PINNING": False,  # pinned to the same cores, two servers would slow each other
-        }
-        self._compiled: Any = self._compile()
+    def __init__(self, find: Callable[[], Converted]) -> None:
+        self._find = find
+        self._network: Any
+        self._network, self._facts = self._load()
 
     @property
     def nbytes(self) -> int:
         """Bytes that the parameters take."""
-        return sum(op.get_byte_size() for op in self._model.get_ops() if op.get_type_name() == "Constant")
+        return self._facts["nbytes"]
 
-    def _compile(self) -> openvino.CompiledModel:
-        return _guarded("loading a network", lambda: openvino.Core().compile_model(self._model, "CPU", self._options))
+    def _load(self) -> Converted:
+        return _guarded("loading a network", self._find)
 
     def _run(self, images: Images) -> list[list[Any]]:
         """(N, H, W, 3) -> per image the results, copied out of the network's own memory."""
-        self._compiled = self._compiled or self._compile()
-        request = self._compiled.create_infer_request()
+        self._network = self._network or self._load().network
+        request = self._network.create_infer_request()
 
         def infer() -> list[list[Any]]:
             return [list(request.infer([image[np.newaxis]], share_inputs=True).values()) for image in images]
@@ -78,9 +72,9 @@ class _Compiled:
         try:
             results = _guarded(f"a batch of shape {images.shape}", infer)
         except OutOfMemory:
-            self._compiled = None  # it would ask for as much memory again, for whatever image
+            self._network = None  # it would ask for as much memory again, for whatever image
             raise
-        self._compiled.release_memory()  # hundreds of megabytes that the next stage needs
+        self._network.release_memory()  # hundreds of megabytes that the next stage needs
         return results
 
 
@@ -95,9 +89,9 @@ class OpenVinoNetwork(_Compiled):
 class OpenVinoUpscaler(OpenVinoNetwork):
     """Real-ESRGAN, compact or RRDB."""
 
-    def __init__(self, model: openvino.Model, precision: Precision) -> None:
-        super().__init__(model, precision)
-        self.scale, self._multiple = fact(model, "scale"), fact(model, "multiple")
+    def __init__(self, find: Callable[[], Converted]) -> None:
+        super().__init__(find)
+        self.scale, self._multiple = self._facts["scale"], self._facts["multiple"]
 
     def __call__(self, batch: Images) -> Images:
         """(N, h, w, 3) RGB -> (N, scale * h, scale * w, 3) RGB."""

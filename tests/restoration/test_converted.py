@@ -78,7 +78,7 @@ def test_a_changed_checkpoint_of_the_same_name_size_and_time_is_converted_anew(
 
 def test_a_damaged_model_is_made_again(random_realesrgan: Path, tmp_path: Path, tile: Images) -> None:
     before = load_upscaler(random_realesrgan, cache=tmp_path / "cache")(tile)
-    [weights] = (tmp_path / "cache").glob("*/model.bin")
+    [weights] = (tmp_path / "cache").glob("*/network.blob")
     weights.unlink()
     weights.write_bytes(b"short")
     assert np.array_equal(load_upscaler(random_realesrgan, cache=tmp_path / "cache")(tile), before)
@@ -91,13 +91,13 @@ def test_models_go_beside_the_weights_or_else_to_the_user_s_cache(
     path = tmp_path / random_realesrgan.name
     shutil.copy(random_realesrgan, path)
     load_upscaler(path)
-    assert list((tmp_path / converted.DIRECTORY).glob("*/model.xml"))
+    assert list((tmp_path / converted.DIRECTORY).glob("*/network.blob"))
     assert not users_cache.exists()
 
     shutil.rmtree(tmp_path / converted.DIRECTORY)
     (tmp_path / converted.DIRECTORY).write_text("no directory can be here")  # root may write where modes forbid it
     load_upscaler(path)
-    assert list(users_cache.glob("*/model.xml"))
+    assert list(users_cache.glob("*/network.blob"))
 
 
 def test_nowhere_to_keep_it_still_works_and_is_told(
