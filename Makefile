@@ -40,8 +40,8 @@ check: setup ## the gate: may this version be pushed? ARGS=--standins where ther
 push: weights ## to Replicate as a private model, through the gate: make push MODEL=owner/name [SMOKE=yes|no|ask]
 	$(BIN)/harness push $(MODEL) $(if $(SMOKE),--smoke $(SMOKE))
 
-rehearse: weights ## the push without an account: a registry on this machine and the local Replicate
-	$(BIN)/harness push --rehearse
+rehearse: $(if $(findstring --standins,$(ARGS)),setup,weights) ## the push without an account, on this machine alone; ARGS=--standins: no download
+	$(BIN)/harness push --rehearse $(ARGS)
 
 bench: setup ## time the engine beside the reference implementation
 	$(BIN)/python scripts/bench.py $(ARGS)

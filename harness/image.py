@@ -21,7 +21,7 @@ from docker.errors import ImageNotFound
 
 from harness import schema
 from harness.docker_engine import connected, gone
-from harness.errors import BuildFailed, ImageMissing, UsageError
+from harness.errors import BuildFailed, ImageMissing, SchemaError, UsageError
 
 TAG = "gfpgan-cog"
 """What the image is called unless a caller says otherwise."""
@@ -34,6 +34,7 @@ OLDEST_COG = (0, 20, 0)
 
 Weights = Literal["inside", "mounted"]
 
+_SCHEMA_LABEL = "run.cog.openapi_schema"
 _BASE_LABEL = "org.opencontainers.image.base.name"
 
 
@@ -108,6 +109,26 @@ def sizes(image: str) -> Sizes:
     return Sizes(whole["Size"], whole["Size"] - base["Size"])
 
 
+def described(image: str) -> dict[str, Any]:
+    """Return the OpenAPI document in an image's label, which Replicate reads too.
+
+    Raises ImageMissing, DockerError; SchemaError when there is no such label, or no document in it.
+    """
+    attributes = _attributes(image)
+    if attributes is None:
+        raise ImageMissing(f"The Docker Engine has no image {image}; build it: make image.")
+    label = (attributes["Config"].get("Labels") or {}).get(_SCHEMA_LABEL)
+    if label is None:
+        raise SchemaError(f"The image {image} has no label {_SCHEMA_LABEL}; build it with harness image or cog build.")
+    try:
+        document = json.loads(label)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise SchemaError(f"The label {_SCHEMA_LABEL} of the image {image} holds no OpenAPI document; build it again.")
+    return document
+
+
 def _attributes(image: str | None) -> dict[str, Any] | None:
     """Return what the engine knows of an image; None when it has none of that name."""
     if not image:
@@ -132,7 +153,10 @@ def _build_with_cog(request: Request) -> None:
 
 
 def _build_with_docker(request: Request) -> None:
-    """Build twice, as `cog` does: the labels say what pip installed, which only the finished image knows."""
+    """Build twice, as `cog` does: the labels say what pip installed, which only the finished image knows.
+
+    The second time also sets the variables of cog.yaml's `environment`.
+    """
     base = request.base_image or BASE_IMAGE
     source = "weights" if request.weights == "inside" else "weights/manifest.toml"
     arguments = [f"BASE_IMAGE={base}", f"WEIGHTS={source}", *request.build_arguments]
@@ -140,7 +164,8 @@ def _build_with_docker(request: Request) -> None:
     unlabelled = _attributes(request.tag)
     labels = labels_for(request.root, _installed_in(request.tag)) | {_BASE_LABEL: base}
     labelled = [f"{name}={value}" for name, value in labels.items()]
-    _docker_build(request, [*_each("--label", labelled), "-"], dockerfile=f"FROM {request.tag}\n")
+    variables = "".join(f"ENV {entry}\n" for entry in _config(request.root).get("environment") or ())
+    _docker_build(request, [*_each("--label", labelled), "-"], dockerfile=f"FROM {request.tag}\n{variables}")
     if unlabelled is not None:
         _remove(unlabelled["Id"])
 
@@ -153,14 +178,18 @@ def _remove(image_id: str) -> None:
 
 def labels_for(root: Path, installed: str) -> dict[str, str]:
     """Return the labels that `cog build` gives an image; `installed` is what `pip freeze` says in it."""
-    config = yaml.safe_load((root / "cog.yaml").read_text(encoding="utf-8"))
     return {
         "run.cog.version": version("cog"),
-        "run.cog.config": json.dumps(config, separators=(",", ":")),
-        "run.cog.openapi_schema": (root / schema.SCHEMA_FILE).read_text(encoding="utf-8"),
+        "run.cog.config": json.dumps(_config(root), separators=(",", ":")),
+        _SCHEMA_LABEL: (root / schema.SCHEMA_FILE).read_text(encoding="utf-8"),
         "run.cog.pip_freeze": installed,
         "run.cog.has_init": "true",
     }
+
+
+def _config(root: Path) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((root / "cog.yaml").read_text(encoding="utf-8"))
+    return config
 
 
 def _installed_in(image: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from harness import service
@@ -106,10 +107,13 @@ async def _kept() -> str | None:
 
 
 @asynccontextmanager
-async def started(root: Path = Path(".")) -> AsyncIterator[ModelServer]:
-    """Start a model server in `root`, give it READY, and stop it in the end."""
+async def started(
+    root: Path = Path("."), environment: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[ModelServer]:
+    """Start a model server in `root`, with more variables in its `environment`; give it READY, stop it in the end."""
     with tempfile.TemporaryDirectory(prefix="harness-") as directory:
-        process = ServerProcess(root, Path(directory) / "server.log", stop_timeout_s=1)
+        log = Path(directory) / "server.log"
+        process = ServerProcess(root, log, environment=dict(environment), stop_timeout_s=1)
         try:
             await process.start()
             async with ModelServer(process.url) as server:

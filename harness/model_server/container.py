@@ -20,6 +20,7 @@ from docker.types import DeviceRequest
 from harness.docker_engine import connect, gone, translated
 from harness.errors import DockerError, EngineMissing, ImageMissing, OutOfMemory, UsageError
 from harness.model_server.process import COG_SCRATCH
+from harness.model_server.runtime import peak_of
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -131,6 +132,10 @@ class ServerContainer:
         """
         return await asyncio.to_thread(self._diagnosis)
 
+    async def peak_bytes(self) -> int:
+        """Sum up what every process inside says of itself, and so with any engine. Raises DockerError."""
+        return await asyncio.to_thread(self._peak_bytes)
+
     def _start(self) -> None:
         with self._lock:
             client = connect()
@@ -213,6 +218,13 @@ class ServerContainer:
             # One that does not run any more has no files either: they are in its memory.
             with contextlib.suppress(DockerException, OSError):
                 container.exec_run(command)
+
+    def _peak_bytes(self) -> int:
+        with translated():
+            said = self._container.exec_run(["sh", "-c", "cat /proc/[0-9]*/status"]).output if self._container else b""
+        if not (peak := peak_of(said.decode(errors="replace"))):
+            raise DockerError(f"{self.name} does not tell how much memory it takes; its log is {self.logs}.")
+        return peak
 
     def _diagnosis(self) -> DockerError | None:
         with translated():

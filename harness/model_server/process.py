@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from harness.errors import Crashed, ModelServerError, SchemaError
+from harness.model_server.runtime import peak_of
 
 SWEEP_AGE_S: Final = 3600.0  # a prediction of another server may well be running
 COG_SCRATCH: Final = Path("/tmp/coglet/predictions")  # noqa: S108 - coglet's own constant; it ignores TMPDIR
@@ -110,6 +113,13 @@ class ServerProcess:
     async def sweep(self) -> None:
         """Remove what Cog left of others' predictions an hour ago: every native server writes to the same place."""
         await asyncio.to_thread(_remove_older, COG_SCRATCH, time.time() - SWEEP_AGE_S)
+
+    async def peak_bytes(self) -> int:
+        """Sum up the peaks; where the system keeps none (only Linux does), what is resident now. Raises Crashed."""
+        try:
+            return await asyncio.to_thread(_peak_bytes, self.pid)
+        except psutil.NoSuchProcess as error:
+            raise Crashed(f"{self.name} has ended; its log is {self.logs}.") from error
 
     async def _write_schema(self) -> None:
         """Write the schema that Cog validates by: without the file it would take anything.
@@ -207,6 +217,19 @@ def _remove_older(directory: Path, time_s: float) -> None:
         for each in directory.iterdir():
             if each.lstat().st_mtime < time_s:
                 shutil.rmtree(each, ignore_errors=True)
+
+
+def _peak_bytes(pid: int | None) -> int:
+    if pid is None:
+        raise psutil.NoSuchProcess(0)
+    server = psutil.Process(pid)
+    return sum(_peak(process) for process in [server, *server.children(recursive=True)])
+
+
+def _peak(process: psutil.Process) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return peak_of(Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8"))
+    return int(process.memory_info().rss)
 
 
 def _free_port(wish: int) -> int:

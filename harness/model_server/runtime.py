@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +49,18 @@ class Runtime(Protocol):
 
     async def sweep(self) -> None:
         """Remove those of predictions that somebody else sent, once they are old; called while the server is idle."""
+
+    async def peak_bytes(self) -> int:
+        """Return the peak resident memory of the server and its worker, each at its own peak.
+
+        Raises:
+            HarnessError: it does not run.
+        """
+
+
+def peak_of(status: str) -> int:
+    """Return the bytes of peak memory that Linux tells of processes: `status` is what /proc/PID/status says of each."""
+    return 1024 * sum(int(kilobytes) for kilobytes in re.findall(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE))
 
 
 def last_lines(logs: Path, count: int = 20) -> str:

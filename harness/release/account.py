@@ -23,7 +23,7 @@ from replicate.model import Model
 from replicate.prediction import Prediction
 from replicate.version import Version, Versions
 
-from harness.errors import CredentialRefused, ReplicateFailed, SmokeFailed
+from harness.errors import CredentialRefused, InputRejected, ReplicateFailed, SmokeFailed
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class Account:
     def predict(self, version: str, inputs: Mapping[str, Any], timeout_s: float) -> Prediction:
         """Run a prediction to its end; the one call that costs money, and it is sent once.
 
-        Raises SmokeFailed when it has not ended in time; it is then cancelled.
+        Raises SmokeFailed when it has not ended in time; it is then cancelled. Raises InputRejected.
         """
         started = self._once(lambda: self._client.predictions.create(version=version, input=dict(inputs)))
         prediction = started
@@ -162,7 +162,7 @@ class Account:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise _Unwell(f"{self.base_url} does not answer ({reason}); run the same command again later.") from error
 
-    def _translated(self, error: ReplicateError) -> CredentialRefused | ReplicateFailed:
+    def _translated(self, error: ReplicateError) -> CredentialRefused | InputRejected | ReplicateFailed:
         said = " ".join((error.detail or error.title or "no reason given").split()).rstrip(".")
         status = error.status or 0
         if status == 401:
@@ -171,6 +171,8 @@ class Account:
             return ReplicateFailed(
                 f"{self.base_url} wants payment first ({said}): https://replicate.com/account/billing"
             )
+        if error.title == "Input validation failed":
+            return InputRejected(f"{self.base_url} refuses the inputs: {said}.")
         if status >= 500 or status == 429:
             return _Unwell(f"{self.base_url} failed with {status} ({said}); run the same command again later.")
         return _Refused(f"{self.base_url} refused with {status}: {said}.", status)

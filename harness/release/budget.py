@@ -9,15 +9,14 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
-import psutil
 
 from harness.errors import PredictionFailed
 from harness.model_server.client import ModelServer, new_prediction_id
+from harness.model_server.runtime import Runtime
 from harness.release.findings import Finding
 
 TOLERANCE: Final[Mapping[str, float]] = {"setup": 1.5, "predict": 1.5, "peak_bytes": 1.2}
@@ -50,15 +49,18 @@ def yardstick_s() -> float:
     return min(_time(lambda: cv2.GaussianBlur(values @ values, (31, 31), 5)) for _ in range(_RUNS))
 
 
-async def measure(server: ModelServer, inputs: Mapping[str, Any], pid: int, setup_s: float, conditions: str) -> Figures:
-    """Run a prediction a few times and collect the figures of the server with this process id.
+async def measure(
+    server: ModelServer, runtime: Runtime, inputs: Mapping[str, Any], setup_s: float, conditions: str
+) -> Figures:
+    """Run a prediction a few times and collect the figures of the server, which `runtime` runs.
 
     Raises PredictionFailed when the prediction fails, HarnessError when the server does not answer.
     """
     times = [await _timed(server, inputs) for _ in range(_RUNS)]
     yardstick = yardstick_s()
     seconds = statistics.median(times)
-    return Figures(round(setup_s / yardstick, 2), round(seconds / yardstick, 2), peak_bytes(pid), conditions)
+    peak_bytes = await runtime.peak_bytes()
+    return Figures(round(setup_s / yardstick, 2), round(seconds / yardstick, 2), peak_bytes, conditions)
 
 
 def compare(new: Figures, recorded: Mapping[str, Any], file: str = "releases.toml") -> Iterator[Finding]:
@@ -74,24 +76,6 @@ def compare(new: Figures, recorded: Mapping[str, Any], file: str = "releases.tom
         if ratio > tolerance:
             message = f"The {_NAMES[name]} is {ratio:.2f} times the last release's; up to {tolerance} is tolerated."
             yield Finding(f"BUDGET_{name.upper()}", "error", file, message, "Find what became slower or larger.")
-
-
-def peak_bytes(pid: int) -> int:
-    """Return the peak resident memory of a process and all below it, each at its own peak.
-
-    Where the system keeps no peak (only Linux does), what is resident now.
-    """
-    whole = psutil.Process(pid)
-    return sum(_peak(process) for process in [whole, *whole.children(recursive=True)])
-
-
-def _peak(process: psutil.Process) -> int:
-    status = Path(f"/proc/{process.pid}/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return int(process.memory_info().rss)
 
 
 async def _timed(server: ModelServer, inputs: Mapping[str, Any]) -> float:

@@ -41,6 +41,9 @@ from harness.release.findings import Finding
 from harness.release.similarity import Pixels, ssim
 from restoration.standin import record_detection
 
+CASES: Final = Path("tests/cases")
+"""Where a model's folder has them."""
+
 LIVE: Final = "live"
 OUTPUTS: Final = Path("build/gate")
 """Where the output of a case that is not similar enough is left to be looked at."""
@@ -198,7 +201,11 @@ async def _likeness(case: Case, picture: Image.Image, live: Runs | None) -> list
         message = f"{case.name}: not compared, because the live version was not run."
         return [Finding("CASE_NOT_COMPARED", "warning", str(case.file), message, "Run it with --run-live; it costs.")]
     if live is not None and wanted == LIVE:
-        other = _picture(await live.run(new_prediction_id(), case.request(), timeout_s=TIMEOUT_S))
+        try:
+            other = _picture(await live.run(new_prediction_id(), case.request(), timeout_s=TIMEOUT_S))
+        except (HarnessError, OSError) as error:
+            message = f"{case.name}: not compared, because the live version gave no picture: {error}"
+            return [Finding("CASE_NOT_COMPARED", "warning", str(case.file), message, "Look what callers get now.")]
     elif (path := case.file.parent / wanted).is_file():
         other = Image.open(path)
     else:

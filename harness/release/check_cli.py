@@ -35,7 +35,7 @@ def check(
     url: Annotated[str | None, typer.Option(help="Check the model server there instead of one started here.")] = None,
     image: Annotated[str | None, typer.Option(help="Check this image, in a container.")] = None,
     run_live: Annotated[
-        bool, typer.Option("--run-live", help="Run cases that compare with it on the live version: costs money.")
+        bool, typer.Option("--run-live", help="Run the cases on the live version too, each once: costs money.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the fuzz; equal seeds make equal calls.")] = 0,
     examples: Annotated[int, typer.Option(min=1, help="How many calls the fuzz makes up.")] = 60,
@@ -44,11 +44,16 @@ def check(
 ) -> None:
     """Check whether this version may be pushed: 0 yes, 1 something is wrong, 3 it breaks callers."""
     from harness.release import fuzz, gate, report  # imports cog, docker and hypothesis, as in `harness up`
+    from harness.release.push import PRICES
 
     newest = _newest(model) if against == LIVE or run_live else None
+    if run_live and newest is None:
+        raise UsageError(f"{model} has no version that cases could run on; leave out --run-live.")
     live, figures = (
         gate.against(against, model) if against != LIVE else (newest.openapi_schema if newest else None, None)
     )
+    if run_live:
+        typer.echo(f"The cases run on {model} too; predictions, and a private model's setup, cost: {PRICES}", err=True)
     request = gate.Request(
         live=live,
         figures=figures,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import cv2
@@ -59,13 +60,17 @@ def remote_version(account: Account, reference: str) -> Version:
     return version
 
 
-async def local_output(root: Path, inputs: Mapping[str, str]) -> Any:  # noqa: ANN401 - a JSON value
+async def local_output(
+    root: Path, inputs: Mapping[str, str], environment: Mapping[str, str] = MappingProxyType({})
+) -> Any:  # noqa: ANN401 - a JSON value
     """Run the model of a folder once; files in the output are bytes. `inputs`: as typed, a file as `@path`.
+
+    environment: more variables for it.
 
     Raises:
         HarnessError: it cannot be run, or the prediction failed.
     """
-    async with started(root) as server:
+    async with started(root, environment) as server:
         given = typed_inputs(inputs, await server.schema())
         outcome = await server.run(new_prediction_id(), given, timeout_s=PREDICTION_TIMEOUT_S)
     if outcome.status != "succeeded":

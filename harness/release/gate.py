@@ -15,18 +15,19 @@ from typing import Any, Final
 
 import yaml
 
+from harness import image as images
 from harness.errors import HarnessError, UsageError
 from harness.model_server.client import ModelServer
 from harness.model_server.container import ServerContainer
 from harness.model_server.process import ServerProcess
 from harness.model_server.runtime import Runtime
 from harness.release import budget as budgets
-from harness.release import compat, fuzz, releases
-from harness.release.cases import Case, Runs, read_cases, record_faces, run_cases
+from harness.release import compat, fuzz, releases, standins
+from harness.release.cases import CASES, Case, Runs, read_cases, run_cases
 from harness.release.findings import Finding, Report
 from harness.release.lint import CONFIG, lint, predictor_of
+from harness.release.live_cases import Remembered, run_live_cases
 from harness.schema import openapi_schema
-from restoration.standin import write_standins
 
 CHECKS: Final = ("schema", "lint", "cases", "fuzz", "budget")
 SETUP_TIMEOUT_S: Final = 600.0
@@ -38,7 +39,7 @@ class Request:
 
     root: the model's folder. live: the live version's OpenAPI document, None for a first version.
     figures: the live version's, None when none were recorded. url, image: a model server, or an image, to check
-    instead of the predictor in `root`. live_version: runs the live version, for the cases that compare with it.
+    instead of the predictor in `root`. live_version: runs the live version, which then has the cases to answer too.
     standins: a directory for stand-in weights to run on; None for the weights in `root`.
     """
 
@@ -50,7 +51,7 @@ class Request:
     live_version: Runs | None = None
     standins: Path | None = None
     skip: Collection[str] = ()
-    cases: Path = Path("tests/cases")
+    cases: Path = CASES
     effort: fuzz.Budget = field(default_factory=fuzz.Budget)
 
     @property
@@ -67,6 +68,8 @@ async def check(request: Request, say: Say = lambda _: None) -> Report:
     unknown = set(request.skip) - set(CHECKS)
     if unknown:
         raise UsageError(f"There is no check {', '.join(sorted(unknown))}; there are {', '.join(CHECKS)}.")
+    if request.url is not None and request.image is not None:
+        raise UsageError("Name a model server or an image to check, not both.")
     report = Report()
     for name in CHECKS:
         if name in request.skip:
@@ -99,7 +102,7 @@ def against(what: str, model: str | None = None) -> tuple[dict[str, Any] | None,
 
 
 async def _schema(request: Request, report: Report) -> None:
-    """Compare what the source, or the server named instead, describes with the live version."""
+    """Compare what the source, or the image or server named instead, describes with the live version."""
     try:
         document = await _described(request)
         if request.live is None:
@@ -111,6 +114,8 @@ async def _schema(request: Request, report: Report) -> None:
 
 
 async def _described(request: Request) -> dict[str, Any]:
+    if request.image is not None:
+        return await asyncio.to_thread(images.described, request.image)
     if request.url is None:
         return await asyncio.to_thread(openapi_schema, _predictor(request), request.root)
     async with ModelServer(request.url) as server:
@@ -163,22 +168,21 @@ async def _serving(request: Request) -> AsyncIterator[_Served]:
 
 
 async def _runtime(request: Request, log: Path) -> Runtime:
-    environment = {}
     if request.standins is not None:
-        await asyncio.to_thread(write_standins, request.standins)
-        await asyncio.to_thread(record_faces, request.root / request.cases, request.standins)
-        environment = {"RESTORATION_DETECTOR": "recorded"}
+        await asyncio.to_thread(standins.write, request.standins, request.root / request.cases)
     if request.image is not None:
-        return ServerContainer(request.image, log, replica="gate", weights=request.standins, environment=environment)
-    if request.standins is not None:
-        environment["RESTORATION_WEIGHTS"] = str(request.standins.resolve())
+        settings = standins.DETECTOR if request.standins else {}
+        return ServerContainer(request.image, log, replica="gate", weights=request.standins, environment=settings)
+    environment = standins.environment(request.standins) if request.standins else {}
     return ServerProcess(request.root, log, _predictor(request), environment=environment, stop_timeout_s=2)
 
 
 async def _cases(request: Request, report: Report, served: _Served) -> None:
     try:
         cases = read_cases(request.root / request.cases)
-        found = await run_cases(served.server, cases, request.live_version, request.weights)
+        live = Remembered(request.live_version) if request.live_version else None
+        found = await run_cases(served.server, cases, live, request.weights)
+        found += await run_live_cases(live, cases) if live else []
     except UsageError as error:
         report.add("cases", [_failure("CASES_UNREADABLE", error, str(request.cases))])
         return
@@ -195,13 +199,14 @@ async def _fuzz(request: Request, report: Report, served: _Served) -> None:
 async def _budget(request: Request, report: Report, served: _Served) -> None:
     """Measure with the first case that must succeed; what is recorded in the next release comes from here."""
     usual = _usual_case(request)
-    if not isinstance(served.runtime, ServerProcess) or served.runtime.pid is None:
-        report.skip("budget", "only a process that the gate started can be measured")
+    if served.runtime is None:
+        report.skip("budget", "it cannot be measured on a server that somebody else started")
     elif usual is None:
         report.skip("budget", f"no case in {request.cases} succeeds")
     else:
-        conditions = f"{request.weights} weights, case {usual.name!r}"
-        measured = await budgets.measure(served.server, usual.request(), served.runtime.pid, served.setup_s, conditions)
+        where = "a container" if request.image else "a process"
+        conditions = f"{request.weights} weights, in {where}, case {usual.name!r}"
+        measured = await budgets.measure(served.server, served.runtime, usual.request(), served.setup_s, conditions)
         report.figures = measured.as_dict()
         if request.figures is None:
             report.skip("budget", "no figures of a release to compare with; measured for the next one")

@@ -20,7 +20,7 @@ from replicate.version import Version
 
 from harness import schema
 from harness.errors import DigestDiffers, GateFailed, NotPrivate, SchemaDiffers, SmokeFailed, UsageError, VersionMissing
-from harness.release import compare, releases, upload
+from harness.release import compare, releases, standins, upload
 from harness.release.account import Account
 from harness.release.findings import Report
 from harness.release.releases import Release
@@ -31,6 +31,7 @@ Live = Mapping[str, Any]
 Gate = Callable[[Live | None], Report]
 """Checks the folder against the live version's OpenAPI document, None for a first version."""
 
+_OTHER_VERSION: Final = 0.05  # of the time that the pushed one has to appear
 PRICES: Final = "https://replicate.com/pricing"
 
 
@@ -51,7 +52,8 @@ class Request:
 
     model: "owner/name". root: the folder. hardware: an SKU of Replicate, for a model that is created. public_ok: push
     although anybody can see the model. smoke: whether to run a prediction afterwards, with these `inputs` as typed.
-    registry: where the image goes. releases: the file of records. appears_s: how long to wait for the version.
+    standins: the weights directory of `root` if it holds stand-ins, for a rehearsal. registry: where the image goes.
+    releases: the file of records. appears_s: how long to wait for the version.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Request:
     public_ok: bool = False
     smoke: Smoke = "ask"
     inputs: Mapping[str, str] = field(default_factory=dict)
+    standins: Path | None = None
     registry: str = upload.REPLICATE
     releases: Path = releases.FILE
     appears_s: float = 600.0
@@ -107,8 +110,7 @@ def push(request: Request, account: Account, gate: Gate, dialogue: Dialogue) -> 
     _require_schema(request, version)
     _confirm_visibility(request, account, dialogue)
     _smoke(request, account, version, dialogue)
-    release = _release(request, digest, report)
-    releases.record(release, request.releases)
+    release = releases.record(_release(request, digest, report), request.releases)
     dialogue.say(f"Recorded in {request.releases}. Callers pin {request.model}:{version.id}")
     return release
 
@@ -155,17 +157,21 @@ def _require_private(request: Request, model: Model) -> None:
 
 
 def _appeared(request: Request, account: Account, digest: str, before: str | None) -> Version:
-    """Wait for the version with the pushed digest. Raises VersionMissing, DigestDiffers."""
-    wanted, deadline = digest.removeprefix("sha256:"), time.monotonic() + request.appears_s
+    """Wait for the version with the pushed digest. Raises VersionMissing, DigestDiffers.
+
+    Another new version is a reason to give up only after a while: it may be what an earlier push left in the registry.
+    """
+    wanted, began = digest.removeprefix("sha256:"), time.monotonic()
     while (found := account.version(request.model, wanted)) is None:
         model = account.model(request.model)
         newest = model.latest_version.id if model and model.latest_version else None
-        if newest not in (before, wanted, None):
+        waited_s = time.monotonic() - began
+        if newest not in (before, wanted, None) and waited_s > request.appears_s * _OTHER_VERSION:
             raise DigestDiffers(
                 f"{request.model} has the new version {newest}, but {wanted} was pushed: somebody else pushed too, or "
                 "the registry changed the image; see who did, then run the same command again."
             )
-        if time.monotonic() > deadline:
+        if waited_s > request.appears_s:
             raise VersionMissing(
                 f"Version {wanted} of {request.model} did not appear within {request.appears_s:.0f} s; the image is "
                 "pushed, so run the same command again later."
@@ -203,7 +209,10 @@ def _smoke(request: Request, account: Account, version: Version, dialogue: Dialo
     if request.smoke == "no" or (request.smoke == "ask" and not dialogue.confirm(question)):
         dialogue.say("No smoke prediction was run.")
         return
-    ours = asyncio.run(compare.local_output(request.root, request.inputs))
+    if request.smoke == "yes":
+        dialogue.say(f"A smoke prediction is run. {_costs(request)}")
+    environment = standins.environment(request.standins) if request.standins else {}
+    ours = asyncio.run(compare.local_output(request.root, request.inputs, environment))
     theirs = compare.remote_output(account, version.id, version.openapi_schema or {}, request.inputs)
     likeness = compare.outputs(ours, theirs)
     if not likeness.alike:
@@ -238,6 +247,7 @@ def _release(request: Request, digest: str, report: Report) -> Release:
         schema=schema.openapi_schema(root=request.root),
         weights=_weights(request.root),
         gate=report.outcome,
+        checks=report.checks,
         figures=dict(report.figures),
     )
 

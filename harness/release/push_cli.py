@@ -65,6 +65,9 @@ def push(
     inputs: Inputs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="On this machine alone, without an account.")] = False,
+    standins: Annotated[
+        bool, typer.Option("--standins", help="Rehearse with stand-in weights, in a copy of the folder: no download.")
+    ] = False,
     root: Folder = Path("."),
 ) -> None:
     """Push this folder to Replicate as a private model, through the gate; the same command goes on after a failure."""
@@ -74,6 +77,8 @@ def push(
         raise UsageError(f"--smoke is yes, no or ask, not {smoke!r}.")
     if model is None and not rehearse:
         raise UsageError("Name the model to push to: harness push OWNER/NAME; or rehearse: harness push --rehearse.")
+    if standins and not rehearse:
+        raise UsageError("Stand-in weights are for rehearsals only: harness push --rehearse --standins.")
     chosen: Smoke = smoke  # type: ignore[assignment]  # one of the three, as was just seen
     request = pushing.Request(
         model=model or REHEARSED,
@@ -81,17 +86,21 @@ def push(
         hardware=hardware,
         public_ok=public_ok,
         smoke=chosen,
-        inputs=_inputs(inputs, root),
+        inputs=_inputs(inputs, root, "stand-in" if standins else "real"),
         releases=root / records.FILE,
     )
-    with _rehearsed(request) if rehearse else _real(request) as (ready, account):
+    with _rehearsed(request, standins=standins and not dry_run) if rehearse else _real(request) as (ready, account):
         if dry_run:
             typer.echo("\n".join(pushing.plan(ready, account)))
             return
         last = records.live(None if rehearse else model, root / records.FILE)
-        release = pushing.push(ready, account, lambda live: _gate(root, live, last), Terminal(agreed=False))
+        release = pushing.push(ready, account, lambda live: _gate(ready, live, last), Terminal(agreed=False))
     if rehearse:
-        typer.echo("That was a rehearsal: nothing has left this machine, and nothing was recorded.", err=True)
+        typer.echo(
+            "That was a rehearsal: nothing has left this machine, and nothing was recorded. The image "
+            f"{ready.upload.image} stays in the engine and the registry, so that the next one is faster.",
+            err=True,
+        )
     typer.echo(f"{release.model}:{release.version}")
 
 
@@ -105,7 +114,7 @@ def _real(request: Request) -> Iterator[tuple[Request, Account]]:
 
 
 @contextmanager
-def _rehearsed(request: Request) -> Iterator[tuple[Request, Account]]:
+def _rehearsed(request: Request, *, standins: bool) -> Iterator[tuple[Request, Account]]:
     from harness.release import rehearsal
 
     registry = rehearsal.registry_host()
@@ -113,33 +122,49 @@ def _rehearsed(request: Request) -> Iterator[tuple[Request, Account]]:
         data = Path(directory)
         smoke: Smoke = "no" if request.smoke == "no" else "yes"  # it costs nothing here
         rehearsed = replace(request, registry=registry, smoke=smoke, releases=data / records.FILE)
+        if standins:
+            rehearsed = _on_standins(rehearsed, data / "model")
         with rehearsal.local_replicate(data / "replicate", registry) as account:
             yield rehearsed, account
 
 
-def _gate(root: Path, live: Mapping[str, Any] | None, last: Release | None) -> Report:
+def _on_standins(request: Request, copy: Path) -> Request:
+    from harness.release import standins
+
+    return replace(request, root=standins.folder(request.root, copy), standins=copy / standins.WEIGHTS)
+
+
+def _gate(request: Request, live: Mapping[str, Any] | None, last: Release | None) -> Report:
     """Check against `live`, the model's version on Replicate, else against the `last` release; shows the report."""
     from harness.release import gate
     from harness.release.report import show
 
     document = live or (last.schema if last else None)
     figures = last.figures if last and last.figures else None
-    checks = gate.Request(root=root, live=dict(document) if document else None, figures=figures)
+    checks = gate.Request(
+        root=request.root,
+        live=dict(document) if document else None,
+        figures=figures,
+        standins=request.standins,
+    )
     with Progress("checking") as progress:
         report = asyncio.run(gate.check(checks, progress.now))
     show(report, Console(stderr=True))
     return report
 
 
-def _inputs(pairs: list[str] | None, root: Path) -> dict[str, str]:
-    """Return the inputs of a smoke prediction: those typed, else those of the first case that should succeed."""
+def _inputs(pairs: list[str] | None, root: Path, weights: str = "real") -> dict[str, str]:
+    """Return the inputs of a smoke prediction: those typed, else those of the first case that should succeed.
+
+    weights: "real" or "stand-in"; cases for the other ones do not count.
+    """
     if pairs:
         return parse_pairs(pairs)
-    from harness.release.cases import read_cases
+    from harness.release.cases import CASES, read_cases
 
-    directory = root / "tests" / "cases"
+    directory = root / CASES
     for case in read_cases(directory) if directory.is_dir() else ():
-        if not (case.expect.error or case.expect.rejected or case.weights == "stand-in"):
+        if case.weights in (None, weights) and not (case.expect.error or case.expect.rejected):
             return {name: _typed(value, case.file.parent) for name, value in case.inputs.items()}
     return {}
 

@@ -8,7 +8,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +27,8 @@ class Release:
 
     model: "owner/name". version: 64 hexadecimal digits, those of `digest` ("sha256:..."). pushed_at: ISO 8601, UTC.
     git_commit: with "+changes" when files differed from it; "" outside git. schema: the OpenAPI document.
-    weights: sha256 of each weights file, by name. gate: the gate's outcome in a sentence. figures: what it measured.
-    live: whether callers should use it; a rollback changes that.
+    weights: sha256 of each weights file, by name. gate: the gate's outcome in a sentence. checks: what each of its
+    checks said. figures: what it measured. live: whether callers should use it; a rollback changes that.
     """
 
     model: str
@@ -39,6 +39,7 @@ class Release:
     schema: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     gate: str = ""
+    checks: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     live: bool = True
 
@@ -65,10 +66,17 @@ def live(model: str | None = None, path: Path = FILE) -> Release | None:
     return found[-1] if found else None
 
 
-def record(release: Release, path: Path = FILE) -> None:
-    """Add a release, in place of one of the same version, and make it the live one of its model."""
-    others = [old for old in read(path) if (old.model, old.version) != (release.model, release.version)]
-    make_live(release, [*others, release], path)
+def record(release: Release, path: Path = FILE) -> Release:
+    """Add a release and make it the live one of its model; returns what is recorded.
+
+    A version that is recorded already keeps its place, its first date and commit, the gate that let it through, and its
+    figures if it has any: pushing the same image again makes no other release of it.
+    """
+    known = read(path)
+    first = next((old for old in known if (old.model, old.version) == (release.model, release.version)), None)
+    kept = replace(first, figures=first.figures or release.figures) if first else release
+    make_live(kept, [kept if old is first else old for old in known] if first else [*known, kept], path)
+    return replace(kept, live=True)
 
 
 def make_live(chosen: Release, releases: Sequence[Release], path: Path = FILE) -> None:

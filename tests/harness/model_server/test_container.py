@@ -197,6 +197,18 @@ def directories_in(container: ServerContainer) -> list[str]:
 
 
 @pytest.mark.docker
+async def test_the_peak_of_memory_is_the_worker_s_too_and_stays(make: Make) -> None:
+    container = make()
+    with pytest.raises(DockerError, match="does not tell how much memory"):
+        await container.peak_bytes()
+    await container.start()
+    await predict(container)
+    before = await container.peak_bytes()
+    await predict(container, allocate_mib=100)
+    assert await container.peak_bytes() - before > 90 << 20
+
+
+@pytest.mark.docker
 async def test_a_new_harness_finds_the_containers_of_one_that_is_gone(make: Make) -> None:
     container = make()
     await container.start()

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from toy_models import PHOTO_URL, ToyMaker, eventually
 
-from harness.errors import SchemaError
+from harness.errors import Crashed, SchemaError
 from harness.model_server.client import ModelServer, new_prediction_id
 from harness.model_server.process import COG_SCRATCH, SCHEMA
 from harness.model_server.receiver import Receiver
@@ -83,6 +83,18 @@ async def test_stop_ends_server_and_worker_and_removes_the_temporary_directory(t
     assert not work.exists()
     assert not await model.process.alive()
     await model.process.stop()
+
+
+async def test_the_peak_of_memory_is_the_server_s_and_the_worker_s(toy: ToyMaker) -> None:
+    model = toy()
+    with pytest.raises(Crashed, match="process has ended"):
+        await model.process.peak_bytes()
+    await model.process.start()
+    async with ModelServer(model.process.url) as server:
+        await server.wait_ready(30)
+    now = [psutil.Process(pid).memory_info().rss for pid in group_of(model.process.pid or 0)]
+    assert len(now) == 2
+    assert sum(now) * 0.9 < await model.process.peak_bytes() < 5 * sum(now)
 
 
 async def test_stop_lets_a_running_prediction_finish(toy: ToyMaker) -> None:

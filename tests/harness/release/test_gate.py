@@ -20,6 +20,7 @@ from broken_models import (
 )
 
 from harness.errors import UsageError
+from harness.model_server.process import ServerProcess
 from harness.release import gate
 from harness.release.findings import BREAKING, FAILED, PASSED, Finding, Report
 from harness.release.fuzz import Budget
@@ -116,7 +117,7 @@ def test_a_clean_change_is_let_through_with_its_differences_told(live: dict[str,
         "setup": 1e6,
         "predict": 1e6,
         "peak_bytes": 10**12,
-        "conditions": "real weights, case 'a picture is doubled'",
+        "conditions": "real weights, in a process, case 'a picture is doubled'",
     }
     report = run(Request(make(edit, tmp_path), live, figures, effort=EFFORT))
     assert report.checks == dict.fromkeys(CHECKS, "passed")
@@ -138,7 +139,7 @@ def test_what_costs_much_more_than_the_last_release_is_found(name: str, code: st
         "setup": 1e6,
         "predict": 1e6,
         "peak_bytes": 10**12,
-        "conditions": "real weights, case 'a picture is doubled'",
+        "conditions": "real weights, in a process, case 'a picture is doubled'",
     }
     tiny = figures | {name: 1e-6}
     report = run(Request(make(lambda _: None, tmp_path), figures=tiny, skip=("schema", "lint", "cases", "fuzz")))
@@ -174,6 +175,21 @@ def test_the_live_version_may_come_from_a_file(tmp_path: Path) -> None:
         gate.against(str(tmp_path / "none.json"))
 
 
+def test_a_server_and_an_image_at_once_are_refused() -> None:
+    with pytest.raises(UsageError, match="not both"):
+        run(Request(url="http://127.0.0.1:9", image="an-image"))
+
+
 def test_an_unknown_check_is_refused() -> None:
     with pytest.raises(UsageError, match="no check fuss; there are schema, lint"):
         run(Request(skip=("fuss",)))
+
+
+def test_a_server_that_somebody_else_started_is_not_measured(tmp_path: Path) -> None:
+    process = ServerProcess(CLEAN, tmp_path / "server.log", stop_timeout_s=1)
+    asyncio.run(process.start())
+    try:
+        report = run(Request(CLEAN, url=process.url, skip=("schema", "lint", "cases", "fuzz")))
+    finally:
+        asyncio.run(process.stop())
+    assert report.checks["budget"] == "skipped: it cannot be measured on a server that somebody else started"

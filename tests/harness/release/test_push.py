@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from faulty_proxy import Fault
-from push_world import MODEL, TOKEN, World
+from push_world import MODEL, PASSED, TOKEN, World
 from replicate_in_thread import Model
+from replicate_processes import until
 
 from harness import schema
 from harness.errors import (
@@ -34,6 +36,8 @@ from harness.replicate.registry_watch import Pushed
 
 pytest_plugins = ["push_fixtures"]
 
+LABEL = "run.cog.openapi_schema"
+
 
 def test_it_creates_a_private_model_and_records_the_version(world: World) -> None:
     release = world.push(hardware="gpu-l40s")
@@ -42,14 +46,15 @@ def test_it_creates_a_private_model_and_records_the_version(world: World) -> Non
     assert release.digest == world.registry.tags[MODEL] == f"sha256:{release.version}"
     assert release.schema == schema.openapi_schema(root=world.root)
     assert releases.read(world.root / "releases.toml") == [release]
-    assert release.figures == {"setup_s": 1.5}
+    assert (release.checks, release.figures) == ({"schema": "passed"}, {"setup_s": 1.5})
     assert any("setup and idle time" in text and "gpu-l40s" in text for text in world.person.said)
 
 
 def test_the_same_image_again_is_no_error_and_no_second_release(world: World) -> None:
-    first, second = world.push(), world.push()
-    assert second.version == first.version
-    assert len(releases.read(world.root / "releases.toml")) == 1
+    first = world.push()
+    second = world.push(report=replace(PASSED, figures={"setup_s": 9.0}))
+    assert second == first
+    assert releases.read(world.root / "releases.toml") == [first]
     assert any("already there" in text for text in world.person.said)
 
 
@@ -193,6 +198,23 @@ def test_another_version_appears_than_the_one_that_was_pushed(world: World) -> N
     fails_then_finishes(world, DigestDiffers, "0{64} was pushed", mend)
 
 
+def test_what_an_earlier_push_left_in_the_registry_is_no_other_version(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a second rehearsal: its image is taken up while the new one is pushed."""
+    monkeypatch.setattr("harness.replicate.registry_watch.POLL_S", 0.3)
+    document = json.dumps(schema.openapi_schema(root=world.root))
+    stale = world.registry.push(MODEL, {LABEL: document, "run.cog.version": "0.23.1"}, "stale")
+    pushed = world.registry.pushed
+
+    def slow(model: str, schema: str) -> str:
+        until(lambda: world.model()["latest_version"])
+        return pushed(model, schema)
+
+    monkeypatch.setattr(world.registry, "pushed", slow)
+    assert world.push(appears_s=100).digest != stale
+
+
 def test_a_public_model_is_refused_unless_that_is_wanted(world: World) -> None:
     world.create("public")
     with pytest.raises(NotPrivate, match="--public-ok"):
@@ -237,7 +259,10 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Model:
 
 
 def test_it_must_give_what_this_folders_model_gives(world: World, played: Model) -> None:
+    world.push()
+    world.person.said.clear()
     world.push(smoke="yes", inputs={"text": "hello"})
+    assert "setup and idle time" in next(text for text in world.person.said if "smoke" in text)  # said before it is run
     assert played.inputs == [{"text": "hello"}]
     assert any("gives what this folder's model gives: equal" in text for text in world.person.said)
 

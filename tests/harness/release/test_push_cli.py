@@ -41,6 +41,12 @@ def test_a_model_must_be_named_unless_it_is_a_rehearsal() -> None:
     assert isinstance(run("push", MODEL, "--smoke", "perhaps").exception, UsageError)
 
 
+def test_stand_in_weights_are_for_rehearsals_alone() -> None:
+    refused = run("push", MODEL, "--standins").exception
+    assert isinstance(refused, UsageError)
+    assert "--rehearse --standins" in str(refused)
+
+
 def test_without_a_token_nothing_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPLICATE_API_TOKEN", raising=False)
     assert isinstance(run("push", MODEL).exception, CredentialRefused)
@@ -72,8 +78,10 @@ def test_smoke_inputs_come_from_the_first_case_that_should_succeed(tmp_path: Pat
     cases.mkdir(parents=True)
     (cases / "a.toml").write_text(
         '[[case]]\nname = "wrong"\ninputs = { img = "@no.png" }\nexpect = { error = "x" }\n'
+        '[[case]]\nname = "a face"\ninputs = { img = "@face.png" }\nweights = "stand-in"\nexpect = { size = [2, 2] }\n'
         '[[case]]\nname = "right"\ninputs = { img = "@yes.png", scale = 3, deep = true, tone = "dark" }\n'
         "expect = { size = [2, 2] }\n"
     )
     assert _inputs(None, tmp_path) == {"img": f"@{cases / 'yes.png'}", "scale": "3", "deep": "true", "tone": "dark"}
+    assert _inputs(None, tmp_path, "stand-in") == {"img": f"@{cases / 'face.png'}"}
     assert _inputs(["img=@mine.png"], tmp_path) == {"img": "@mine.png"}

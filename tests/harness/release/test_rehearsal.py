@@ -86,6 +86,10 @@ def test_the_rehearsal_pushes_takes_up_serves_and_compares(registry: str, grey: 
     image = reader.image(name, f"sha256:{pushed[1]}")
     assert reader.digest(name) == image.digest
     reader.close()
+    with connected() as client:
+        assert (
+            "TORCH_HOME=/src/weights" in client.images.get(f"{registry}/{name}").attrs["Config"]["Env"]
+        )  # of cog.yaml
     assert {"run.cog.openapi_schema", "run.cog.version", "run.cog.config"} <= set(image.labels)
     assert not (grey / "releases.toml").exists()  # a rehearsal leaves no record
     assert [one for one in find() if one.replica.startswith("pushed-")] == []

@@ -62,6 +62,20 @@ def test_the_newest_release_of_a_model_is_the_live_one(file: Path) -> None:
     assert releases.live("me/absent", file) is None
 
 
+def test_the_same_version_again_stays_the_release_that_it_was_and_becomes_the_live_one(file: Path) -> None:
+    first = release(1, git_commit="abc", figures={"setup": 1.0}, gate="Ready to push.")
+    unmeasured = release(2)
+    for one in (first, unmeasured):
+        releases.record(one, file)
+    later: dict[str, Any] = {"pushed_at": "2027-01-01T00:00:00+00:00", "git_commit": "def", "gate": "Ready again."}
+    again = releases.record(release(1, figures={"setup": 9.0}, **later), file)
+    assert again == first
+    assert [(one.version[0], one.live) for one in releases.read(file)] == [("1", True), ("2", False)]
+    measured = releases.record(release(2, figures={"setup": 2.0}, **later), file)
+    assert (measured.figures, measured.pushed_at) == ({"setup": 2.0}, unmeasured.pushed_at)
+    assert [one.live for one in releases.read(file)] == [False, True]
+
+
 def test_a_version_is_found_by_its_first_characters(file: Path) -> None:
     known = [release(1), release(2, version="11" + "2" * 62)]
     assert releases.find("112", known) == known[1]
