@@ -44,9 +44,18 @@ def crop(rgb: Pixels, matrix: Affine) -> Pixels:
     return np.asarray(cv2.warpAffine(rgb, matrix, (CROP, CROP), flags=cv2.INTER_LINEAR, borderValue=_OUTSIDE), np.uint8)
 
 
+def shrunk(face: Pixels, side: int) -> Pixels:
+    """A (512, 512, 3) crop at (side, side, 3), for ParseNet."""
+    return face if side == CROP else np.asarray(cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def soft_mask(labels: NDArray[np.uint8]) -> Mask:
-    """Turn (512, 512) ParseNet classes into how much of the restored crop shows, from 0 to 1, softly."""
-    mask: Mask = _FACE_LABELS[labels].astype(np.float32)
+    """Turn ParseNet's classes into how much of the restored crop shows, (512, 512) from 0 to 1, softly.
+
+    labels: (512, 512), or smaller by a whole factor: the blur hides the steps.
+    """
+    factor = CROP // len(labels)
+    mask: Mask = _FACE_LABELS[labels].astype(np.float32).repeat(factor, axis=0).repeat(factor, axis=1)
     for _ in range(2):
         mask = cv2.GaussianBlur(mask, (101, 101), 11).astype(np.float32, copy=False)
     inner = np.zeros_like(mask)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +32,7 @@ ACCEPTED = ("JPEG", "PNG", "WebP", "TIFF", "BMP", "HEIC", "AVIF")
 _DECODERS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF", "AVIF")
 _LONGEST_SIDE: dict[str, int] = {"png": 2**31 - 1, "jpg": 65_500, "webp": 16_383}
 _LONGEST_JPEG_EXIF = 65_533
+_LANCZOS = Image.Resampling.LANCZOS
 # Tags that describe how a TIFF file stores its pixels; in another file they would be lies.
 _STORAGE_TAGS = (
     *(254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330, 338),
@@ -119,11 +122,21 @@ def resize(pixels: Pixels, size: Size, box: tuple[float, float, float, float] | 
     `box` (left, top, right, bottom, in pixels of `pixels`, fractions allowed) is the part to resample. Pixels around
     it take part, so tiles of a picture come out as the whole would, given six filter widths of margin.
     """
-    image = Image.fromarray(pixels)
-    left, top, right, bottom = box or (0, 0, *image.size)
-    # In two steps: in one, Pillow picks the order of the axes by their lengths, and a tile would differ from the whole.
-    wide = image.resize((size[0], image.height), Image.Resampling.LANCZOS, box=(left, 0, right, image.height))
-    return np.array(wide.resize(size, Image.Resampling.LANCZOS, box=(0, top, size[0], bottom)))
+    left, top, right, bottom = box or (0, 0, pixels.shape[1], pixels.shape[0])
+    # One axis after the other: together, Pillow picks their order by their lengths, and a tile would differ from the
+    # whole. And in bands, which keep all cores busy.
+    wide = _in_bands(
+        pixels, 0, lambda band: band.resize((size[0], band.height), _LANCZOS, (left, 0, right, band.height))
+    )
+    return _in_bands(wide, 1, lambda band: band.resize((band.width, size[1]), _LANCZOS, (0, top, band.width, bottom)))
+
+
+def _in_bands(pixels: Pixels, axis: int, change: Callable[[Image.Image], Image.Image]) -> Pixels:
+    """Change an image in bands of rows (axis 0) or columns (axis 1), which know nothing of each other."""
+    count = max(1, min(pixels.shape[axis] // 64, 4 * (os.cpu_count() or 1)))
+    bands = np.array_split(pixels, count, axis)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.concatenate(list(pool.map(lambda band: np.asarray(change(Image.fromarray(band))), bands)), axis)
 
 
 def encode(rgb: Pixels, photo: Photo, output_format: str, quality: int) -> tuple[bytes, tuple[str, ...]]:

@@ -87,7 +87,7 @@ class _Plan:
 
 _PLANS = {
     # A CPU's networks take one image of a batch after the other, and give their memory back after the last.
-    "cpu": (_Plan(faces=8, tiles=4, tile=384), _Plan(faces=1, tiles=1, tile=128)),
+    "cpu": (_Plan(faces=8, tiles=1, tile=1088), _Plan(faces=1, tiles=1, tile=128)),
     "cuda": (_Plan(faces=8, tiles=4, tile=512), _Plan(faces=1, tiles=1, tile=256)),
 }
 
@@ -151,7 +151,9 @@ class Restorer:
             with clock.stage("background"):
                 canvas = self._background(photo, size, options, plan)
             with clock.stage("parse"):
-                labels = _in_batches(self._parser, restored, plan.faces)
+                side = self.settings.parser_side
+                seen = [alignment.shrunk(face, side) for face in restored]
+                labels = _in_batches(self._parser, seen, plan.faces)
             with clock.stage("paste"):
                 scale = size[0] / photo.size[0], size[1] / photo.size[1]
                 for matrix, face, classes in zip(chosen, restored, labels, strict=True):

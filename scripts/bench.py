@@ -1,8 +1,9 @@
 """Compare the engine with the reference implementation: the same photos, faces and random checkpoints, in turn.
 
 Each implementation runs in a process of its own, the reference as it installs. Prints a table; writes
-bench/cpu.json or bench/gpu.json (rows of case, background, stage, reference, ours, ratio = reference / ours, unit) and
-beside it a plot. With --server it measures a running model server instead: predictions a second at 1, 2 and 4 clients.
+bench/cpu.json or bench/gpu.json (rows of case, background, stage, reference, ours, ratio = reference / ours, unit),
+beside it a plot, and where and when it ran; README.md shows the last one after `python scripts/readme.py --write`.
+With --server it measures a running model server instead: predictions a second at 1, 2 and 4 clients.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from typing import Any
 import cv2
 from bench_inputs import CASES, compose, write_random_weights  # type: ignore[import-not-found]  # beside this program
 
+from restoration.networks import resolve_device, resolve_precision
+
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("detect", "align", "restore", "parse", "background", "paste", "encode", "total", "peak_memory", "cold_start")
-RUNS = {"one-face-512": 4, "five-faces-1080p": 2, "twenty-faces-12mp": 1}
+RUNS = {"one-face-512": 3, "five-faces-1080p": 1, "twenty-faces-12mp": 1}
+TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 Row = dict[str, Any]
 
 
@@ -36,6 +40,9 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="12 megapixels with real-esrgan too: 10 GB, many minutes")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    parser.add_argument(
+        "--tuned", action="store_true", help="keep the reference's allocator from giving memory back: faster, larger"
+    )
     parser.add_argument("--weights", type=Path, default=ROOT / "build" / "bench", help="made there if missing")
     parser.add_argument("--output", type=Path, default=ROOT / "bench")
     parser.add_argument("--server", metavar="URL", help="measure this model server")
@@ -44,11 +51,15 @@ def main() -> None:
         asyncio.run(measure_server(given.server))
         return
     write_random_weights(given.weights)
+    worker("ours", "one-face-512", "real-esrgan", given, runs=1)  # converts the networks: once for a machine
     rows = [row for case, background in chosen(given) for row in compare(case, background, given)]
-    name = "cpu" if given.device == "cpu" or not has_gpu() else "gpu"
+    name = "gpu" if on_gpu(given) else "cpu"
+    name += "-tuned" if given.tuned else ""
     given.output.mkdir(exist_ok=True)
     (given.output / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
-    plot(rows, given.output / f"{name}.png")
+    where = f"{machine(given)}, {time.strftime('%Y-%m-%d')}"
+    (given.output / f"{name}.txt").write_text(where + "\n")
+    plot(rows, given.output / f"{name}.png", where)
 
 
 def chosen(given: argparse.Namespace) -> list[tuple[str, str]]:
@@ -56,19 +67,29 @@ def chosen(given: argparse.Namespace) -> list[tuple[str, str]]:
     backgrounds = given.background or ("lanczos", "real-esrgan")
     pairs = [(case, background) for background in backgrounds for case in given.case or CASES]
     heavy = ("twenty-faces-12mp", "real-esrgan")
-    return [pair for pair in pairs if pair != heavy or given.large or has_gpu()]
+    return [pair for pair in pairs if pair != heavy or given.large or on_gpu(given)]
 
 
-def has_gpu() -> bool:
-    """Whether torch finds a GPU."""
-    import torch
+def on_gpu(given: argparse.Namespace) -> bool:
+    """Whether it is a GPU that is measured."""
+    return resolve_device(given.device) == "cuda"
 
-    return bool(torch.cuda.is_available())
+
+def machine(given: argparse.Namespace) -> str:
+    """Name what is measured, and the precision of ours."""
+    precision = resolve_precision(given.precision, resolve_device(given.device))
+    if on_gpu(given):
+        import torch
+
+        return f"{torch.cuda.get_device_name()}, {precision}"
+    import openvino
+
+    processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    return f"{processor}, {len(os.sched_getaffinity(0))} cores, {precision}"
 
 
 def compare(case: str, background: str, given: argparse.Namespace) -> list[Row]:
     """Run both and print their rows as soon as they are known."""
-    worker("ours", case, background, given, runs=1)  # converts the models: once per machine, not per process
     ours, reference = (worker(who, case, background, given, RUNS[case]) for who in ("ours", "reference"))
     rows = [row(case, background, stage, reference, ours) for stage in STAGES if {stage} <= reference.keys()]
     for each in rows:
@@ -92,13 +113,13 @@ def worker(who: str, case: str, background: str, given: argparse.Namespace, runs
     """Measure one implementation in a process of its own."""
     arguments = (who, case, background, given.weights, runs, given.device, given.precision)
     command = [sys.executable, str(ROOT / "scripts" / "bench_worker.py"), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | (TUNED if given.tuned and who == "reference" else {})
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
     answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
-def plot(rows: list[Row], path: Path) -> None:
+def plot(rows: list[Row], path: Path, where: str) -> None:
     """Draw how many times faster, or smaller, than the reference every stage is."""
     import matplotlib as mpl
 
@@ -113,7 +134,7 @@ def plot(rows: list[Row], path: Path) -> None:
         axes.bar(places, [row["ratio"] for row in mine], 0.8 / len(labels), label=label, align="edge")
     axes.set(yscale="log", ylabel="reference / ours", xticks=range(len(STAGES)), xticklabels=STAGES)
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_title(f"{os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
+    axes.set_title(f"How many times faster, or smaller, than the reference: {where}")
     axes.legend(fontsize="small")
     figure.autofmt_xdate()
     figure.savefig(path, dpi=120, bbox_inches="tight")
@@ -136,7 +157,7 @@ async def measure_server(url: str, seconds: float = 20) -> None:
                 count += 1
             return count
 
-        await client(0.0 + time.monotonic() + 0.001)  # the first one warms up
+        await client(time.monotonic() + 0.001)  # one prediction, to warm up
         for clients in (1, 2, 4):
             start = time.monotonic()
             counts = await asyncio.gather(*(client(start + seconds) for _ in range(clients)))

@@ -19,6 +19,7 @@ import types
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def _ours(data: bytes, faces: Any, background: str, weights: Path, device: Any, 
     from restoration.settings import Settings
 
     found = [detection.Face(tuple(face[:4]), face[4], face[5:].reshape(5, 2)) for face in faces]
-    engine = restorer.Restorer(Settings(weights=weights, device=device, precision=precision))
+    chosen = replace(Settings.from_environment(), weights=weights, device=device, precision=precision)
+    engine = restorer.Restorer(chosen)
     detect = engine._detect
 
     def detect_known(rgb: Any) -> list[detection.Face]:  # noqa: ANN401

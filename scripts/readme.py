@@ -1,4 +1,4 @@
-"""Bring the tables of README.md up to date: inputs from predict.py, weights from their manifest, settings from theirs.
+"""Bring README.md's tables up to date: inputs from predict.py, weights from their manifest, settings, benchmarks.
 
 Without options it only checks, and exits with 1 where a table is out of date.
 """
@@ -6,6 +6,7 @@ Without options it only checks, and exits with 1 where a table is out of date.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable
 from dataclasses import fields
@@ -49,6 +50,24 @@ def settings() -> str:
     return table(("variable", "default", "meaning"), rows)
 
 
+def benchmark() -> str:
+    """Return the last benchmark of each device: a line per case, how many times better per stage."""
+    parts = []
+    for path in sorted((REPOSITORY / "bench").glob("*.json")):
+        rows = json.loads(path.read_text())
+        stages = list(dict.fromkeys(row["stage"] for row in rows))
+        cases = list(dict.fromkeys((row["case"], row["background"]) for row in rows))
+        ratios = {(row["case"], row["background"], row["stage"]): row["ratio"] for row in rows}
+        lines = [(*case, *(ratios.get((*case, stage), "") for stage in stages)) for case in cases]
+        parts += [
+            path.with_suffix(".txt").read_text().strip() + ":",
+            "",
+            table(("photo", "background", *stages), lines),
+        ]
+        parts += ["", f"![the same as a plot](bench/{path.stem}.png)", ""]
+    return "\n".join(parts).rstrip()
+
+
 def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
     """Lay out a Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
@@ -57,7 +76,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
 
 def updated(text: str) -> str:
     """Return README's text with every table, each between `<!-- NAME -->` and `<!-- /NAME -->`, made anew."""
-    for make in (inputs, weights, settings):
+    for make in (inputs, weights, settings, benchmark):
         name = make.__name__
         before, mark, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->\n")

@@ -53,6 +53,20 @@ def test_paste_equals_the_whole_photo_reference(
     assert np.abs(canvas - expected).max() <= 1
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    x=st.floats(150, 350), y=st.floats(150, 350), width=st.floats(60, 220), height=st.floats(60, 220),
+    angle=st.floats(0, 180),
+)  # fmt: skip
+def test_labels_at_half_the_side_give_nearly_the_same_mask(
+    x: float, y: float, width: float, height: float, angle: float
+) -> None:
+    """Half a grey level in twenty, for a shape that both resolutions see alike."""
+    ellipse = cv2.ellipse(np.zeros((CROP, CROP), np.uint8), ((x, y), (width, height), angle), 1, -1)
+    small = cv2.resize(ellipse * 255, (256, 256), interpolation=cv2.INTER_AREA) // 128
+    assert np.abs(soft_mask(np.asarray(small, np.uint8)) - soft_mask(np.asarray(ellipse))).max() < 0.025
+
+
 def test_paste_touches_nothing_beyond_the_mask() -> None:
     canvas = noise(0, 400, 500, 3)
     before = canvas.copy()

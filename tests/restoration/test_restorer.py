@@ -21,7 +21,7 @@ from restoration.detection import Face
 from restoration.errors import InputError, InvalidInput, OutOfMemory, WeightsCorrupt, WeightsMissing
 from restoration.images import Pixels, resize
 from restoration.restorer import Options, Restored, Restorer
-from restoration.settings import Settings
+from restoration.settings import REPOSITORY, Settings
 from restoration.standin import PARSENET_LABEL, TINTS, record_detection
 
 Array = NDArray[Any]
@@ -49,6 +49,15 @@ def quick(restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> Restorer:
     """The same, without the seconds that ParseNet takes to say what its stand-in always says."""
     monkeypatch.setattr(restorer, "_parser", lambda crops: np.full(crops.shape[:3], PARSENET_LABEL, np.uint8))
     return restorer
+
+
+@pytest.fixture
+def trained() -> Path:
+    weights = REPOSITORY / "weights"
+    needed = ("GFPGANv1.4.pth", "parsing_parsenet.pth", "detection_Resnet50_Final.pth", "realesr-general-x4v3.pth")
+    if missing := [name for name in needed if not (weights / name).exists()]:
+        pytest.skip(f"no trained weights in {weights.name}/ ({', '.join(missing)}): make weights")
+    return weights
 
 
 @pytest.fixture(scope="module")
@@ -315,3 +324,33 @@ def test_the_pipeline_around_the_networks_imports_no_torch() -> None:
 
     program = "import sys, restoration.restorer; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(networks.__file__).parents[1])
+
+
+def test_parsenet_sees_faces_at_the_side_that_is_set(
+    quick: Restorer, portrait_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = quick.restore(portrait_png, FAST)
+    shapes = []
+
+    def parser(crops: Array) -> Array:
+        shapes.append(crops.shape)
+        return np.full(crops.shape[:3], PARSENET_LABEL, np.uint8)
+
+    monkeypatch.setattr(quick, "_parser", parser)
+    monkeypatch.setattr(quick, "settings", replace(quick.settings, parser_side=256))
+    assert quick.restore(portrait_png, FAST).data == before.data
+    assert shapes == [(1, 256, 256, 3)]
+
+
+@pytest.mark.photos
+def test_parsenet_at_half_the_side_changes_no_photo_by_more_than_two_grey_levels(
+    photos: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where trained weights are: what half the side costs is a question about them alone."""
+    restorer = Restorer(Settings(weights=trained, device="cpu", precision="fp32"))
+    for path in [*sorted(photos.glob("*.jpg")), *sorted(photos.glob("*.png"))]:
+        whole = pixels_of(restorer.restore(path.read_bytes(), FAST))
+        with monkeypatch.context() as patch:
+            patch.setattr(restorer, "settings", replace(restorer.settings, parser_side=256))
+            half = pixels_of(restorer.restore(path.read_bytes(), FAST))
+        assert np.abs(half - whole).max() <= 2, path.name
