@@ -50,8 +50,8 @@ class _Compiled:
 
     def __init__(self, find: Callable[[], Converted]) -> None:
         self._find = find
-        self._network: Any
-        self._network, self._facts = self._load()
+        self._loaded: Converted | None = self._load()
+        self._facts = self._loaded.facts
 
     @property
     def nbytes(self) -> int:
@@ -63,8 +63,9 @@ class _Compiled:
 
     def _run(self, images: Images) -> list[list[Any]]:
         """(N, H, W, 3) -> per image the results, copied out of the network's own memory."""
-        self._network = self._network or self._load().network
-        request = self._network.create_infer_request()
+        self._loaded = self._loaded or self._load()
+        network = self._loaded.network
+        request = network.create_infer_request()
 
         def infer() -> list[list[Any]]:
             return [list(request.infer([image[np.newaxis]], share_inputs=True).values()) for image in images]
@@ -72,9 +73,9 @@ class _Compiled:
         try:
             results = _guarded(f"a batch of shape {images.shape}", infer)
         except OutOfMemory:
-            self._network = None  # it would ask for as much memory again, for whatever image
+            self._loaded = None  # it would ask for as much memory again, for whatever image
             raise
-        self._network.release_memory()  # hundreds of megabytes that the next stage needs
+        network.release_memory()  # hundreds of megabytes that the next stage needs
         return results
 
 

@@ -53,6 +53,8 @@ def main() -> None:
     write_random_weights(given.weights)
     worker("ours", "one-face-512", "real-esrgan", given, runs=1)  # converts the networks: once for a machine
     rows = [row for case, background in chosen(given) for row in compare(case, background, given)]
+    if on_gpu(given):
+        rows += gpu_rows(given)
     name = "gpu" if on_gpu(given) else "cpu"
     name += "-tuned" if given.tuned else ""
     given.output.mkdir(exist_ok=True)
@@ -109,11 +111,29 @@ def row(case: str, background: str, stage: str, reference: dict[str, float], our
     }  # fmt: skip
 
 
+def gpu_rows(given: argparse.Namespace) -> list[Row]:
+    """GFPGAN on a batch of 8: the GPU's own time, and its rate (ours) beside that of large matrices (reference)."""
+    precision = resolve_precision(given.precision, "cuda")
+    command = [sys.executable, str(ROOT / "scripts" / "bench_gpu.py"), str(given.weights), precision]
+    measured = run(command, os.environ | {"PYTHONPATH": str(ROOT)})
+    print("GFPGAN, 8 faces: {milliseconds:.2f} ms, {restore:.0f} of {peak:.0f} TFLOP/s".format(**measured))
+    peak, ours = round(measured["peak"], 1), round(measured["restore"], 1)
+    return [{
+        "case": "batch-of-8", "background": "none", "stage": "restore",
+        "reference": peak, "ours": ours, "ratio": round(peak / ours, 2), "unit": "TFLOP/s",
+    }]  # fmt: skip
+
+
 def worker(who: str, case: str, background: str, given: argparse.Namespace, runs: int) -> dict[str, float]:
     """Measure one implementation in a process of its own."""
     arguments = (who, case, background, given.weights, runs, given.device, given.precision)
     command = [sys.executable, str(ROOT / "scripts" / "bench_worker.py"), *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | (TUNED if given.tuned and who == "reference" else {})
+    return run(command, environment)
+
+
+def run(command: list[str], environment: dict[str, str]) -> dict[str, float]:
+    """Run a program that ends with a line of JSON."""
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
     answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return answer
