@@ -7,7 +7,6 @@ zeros, and a converter may leave zeros out.)
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import skimage.data
 
+from restoration.standin import record_detection
 from restoration.weights import WeightFile, write_manifest
 
 Pixels = npt.NDArray[np.uint8]
@@ -80,7 +80,10 @@ def _face(matrix: Floats) -> Floats:
 
 
 def write_random_weights(directory: Path) -> None:
-    """Make `directory` a weights directory of random checkpoints; where it is one already, nothing is written."""
+    """Make `directory` a weights directory of random checkpoints; where it is one already, nothing is written.
+
+    The face of "one-face-512" is on record, for a model server whose detector is "recorded".
+    """
     if (directory / "manifest.toml").exists():
         return
     import torch
@@ -93,8 +96,10 @@ def write_random_weights(directory: Path) -> None:
         with (directory / name).open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         files.append(WeightFile(name, sha256, "random", "for benchmarks: nothing trained"))
-    (directory / "recorded_detections.json").write_text(json.dumps({}))
     write_manifest(directory, files)
+    photo, [face] = compose(CASES["one-face-512"])
+    known = {"box": face[:4].tolist(), "score": face[4], "landmarks": face[5:].reshape(5, 2).tolist()}
+    record_detection(directory, photo, [known])  # type: ignore[list-item]  # a TypedDict spelled as JSON
 
 
 def _recipes() -> dict[str, Callable[[], object]]:
