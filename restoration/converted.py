@@ -67,6 +67,12 @@ def converted(path: Path, kind: str, precision: Precision, cache: Path | None) -
     return _keep(model, {**facts, "bf16": int(facts["bf16"] and precision == "bf16")}, places, name)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is an allocator's: OpenVINO wraps all that happens inside it in RuntimeError."""
+    phrases = ("Failed to allocate", "bad_alloc", "bad allocation", "could not create a memory", "out of memory")
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
+
+
 def _key(path: Path, kind: str, precision: Precision) -> str:
     processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
     facts = [_sha256(path), kind, precision, _RECIPE, openvino.get_version(), processor]
@@ -92,6 +98,8 @@ def _kept(directory: Path) -> Converted | None:
     try:
         return _load(directory)
     except (OSError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         log.warning("%s cannot be used and will be made again (%s)", directory, error)
         shutil.rmtree(directory, ignore_errors=True)
         return None

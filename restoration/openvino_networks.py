@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import openvino
 
-from restoration.converted import Converted, converted
+from restoration.converted import Converted, converted, is_out_of_memory
 from restoration.errors import OutOfMemory
 from restoration.networks import Backbone, Floats, Images, Precision
 
@@ -116,12 +116,6 @@ def _guarded(what: str, work: Callable[[], Result]) -> Result:
     try:
         return work()
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     raise OutOfMemory(f"The cpu ran out of memory on {what}; use smaller batches and tiles.")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an error is an allocator's: OpenVINO wraps all that happens inside it in RuntimeError."""
-    phrases = ("Failed to allocate", "bad_alloc", "bad allocation", "could not create a memory", "out of memory")
-    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from restoration import converted
+from restoration.errors import OutOfMemory
 from restoration.networks import load_upscaler
 
 Images = npt.NDArray[np.uint8]
@@ -23,6 +24,7 @@ ENLARGE = """
 import hashlib, sys
 from pathlib import Path
 import numpy as np
+from restoration.errors import OutOfMemory
 from restoration.networks import load_upscaler
 
 tile = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
@@ -108,3 +110,19 @@ def test_nowhere_to_keep_it_still_works_and_is_told(
         network = load_upscaler(random_realesrgan, cache=tmp_path / "file" / "cache")
     assert network(tile).shape == (1, 128, 128, 3)
     assert "cannot be kept" in caplog.text
+
+
+def test_a_moment_without_memory_costs_no_kept_model(
+    random_realesrgan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_upscaler(random_realesrgan, cache=tmp_path)
+    [kept] = tmp_path.glob("*/network.blob")
+
+    def exhausted(*_: object) -> None:
+        raise RuntimeError("Exception from src/core: std::bad_alloc")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("openvino.Core.import_model", exhausted)
+        with pytest.raises(OutOfMemory):
+            load_upscaler(random_realesrgan, cache=tmp_path)
+    assert kept.exists()
