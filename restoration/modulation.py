@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def fold_modulation(module: nn.Module) -> None:
+def fold_modulation(module: nn.Module, bounded: bool) -> None:
     """Replace every modulated convolution inside by a `ModulatedConvolution`."""
     for name, child in module.named_children():
         if type(child).__name__ == "ModulatedConv2d":
-            setattr(module, name, ModulatedConvolution(child))
+            setattr(module, name, ModulatedConvolution(child, bounded))
         else:
-            fold_modulation(child)
+            fold_modulation(child, bounded)
 
 
 def keep_factors_exact(module: nn.Module) -> None:
@@ -38,17 +38,18 @@ class ModulatedConvolution(nn.Module):
     In fp16, products of weights and styles overflow before they are demodulated, which is why half precision makes
     black faces of GFPGAN. Weights and styles are therefore divided by their largest value, as in StyleGAN2-ADA (Karras
     et al., NeurIPS 2020, its published code), and multiplied by it again after the sum, with the demodulation, in fp32.
+    `bounded` says whether the weights are: it takes a copy of them.
     """
 
     squares: Tensor
     largest: Tensor
 
-    def __init__(self, original: Any) -> None:  # noqa: ANN401  # spandrel has no types
+    def __init__(self, original: Any, bounded: bool) -> None:  # noqa: ANN401  # spandrel has no types
         super().__init__()
-        weight = original.weight.detach()[0].float()
-        largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-30)
+        weight = original.weight.detach()[0]
+        largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-30) if bounded else torch.ones(1)
         self.modulation = original.modulation
-        self.weight = nn.Parameter(weight / largest, requires_grad=False)
+        self.weight = nn.Parameter(weight / largest if bounded else weight, requires_grad=False)
         self.register_buffer("squares", weight.square().sum(dim=(2, 3)).T.contiguous())
         self.register_buffer("largest", largest.reshape(1, -1))
         self.demodulate, self.eps = original.demodulate, original.eps

@@ -128,7 +128,7 @@ class TorchFaceRestorer(TorchNetwork):
         self._options: dict[str, bool] = {}
         if isinstance(module, GFPGAN):
             self._options = {"return_rgb": False, "randomize_noise": False}
-            fold_modulation(module)
+            fold_modulation(module, bounded=precision == "fp16")
         super().__init__(module, device, precision)
         if isinstance(module, GFPGAN):
             keep_factors_exact(module)
