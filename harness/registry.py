@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import httpx
 
+from harness.answers import body_within, reason
 from harness.errors import RegistryFailed
 
 TIMEOUT_S: Final = 10.0
@@ -87,7 +88,7 @@ class Registry:
         try:
             return self._read(path, accept)
         except httpx.HTTPError as error:
-            raise RegistryFailed(f"The registry {self._host} does not answer ({_one_line(error)}).") from error
+            raise RegistryFailed(f"The registry {self._host} does not answer ({reason(error)}).") from error
 
     def _read(self, path: str, accept: tuple[str, ...]) -> bytes | None:
         with self._client.stream("GET", path, headers={"Accept": ", ".join(accept)}) as answer:
@@ -95,12 +96,10 @@ class Registry:
                 return None
             if answer.status_code != 200:
                 raise RegistryFailed(f"The registry {self._host} answered {answer.status_code} to {path}.")
-            body = bytearray()
-            for piece in answer.iter_bytes():
-                body += piece
-                if len(body) > MAX_BYTES:
-                    raise RegistryFailed(f"{path} of the registry {self._host} exceeds {MAX_BYTES:,} bytes.")
-            return bytes(body)
+            body = body_within(answer, MAX_BYTES)
+        if body is None:
+            raise RegistryFailed(f"{path} of the registry {self._host} exceeds {MAX_BYTES:,} bytes.")
+        return body
 
 
 def _digest(content: bytes) -> str:
@@ -112,7 +111,3 @@ def _amd64(index: dict[str, Any]) -> str:
         if entry.get("platform", {}).get("architecture") == "amd64":
             return str(entry["digest"])
     raise RegistryFailed("The pushed image has no linux/amd64 variant, the only one that Replicate runs.")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

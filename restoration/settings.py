@@ -13,6 +13,8 @@ from restoration.errors import ConfigurationError
 DetectorName = Literal["resnet50", "mobilenet0.25", "recorded"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+ParserSide = Literal[512, 256]
+_CHOICES = {"detector": DetectorName, "device": Device, "precision": Precision, "parser_side": ParserSide}
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -33,7 +35,7 @@ class Settings:
         default="auto",
         metadata={"meaning": "fp32, bf16 or fp16; auto takes bf16, else fp16, where the device computes in it"},
     )
-    parser_side: int = field(
+    parser_side: ParserSide = field(
         default=512,
         metadata={"meaning": "512 or 256: pixels a side of a face that ParseNet sees; 256 takes a quarter of its time"},
     )
@@ -49,12 +51,11 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        for name, choices in (("detector", DetectorName), ("device", Device), ("precision", Precision)):
+        for name, choices in _CHOICES.items():
             value, allowed = getattr(self, name), get_args(choices)
             if value not in allowed:
-                raise ConfigurationError(f"RESTORATION_{name.upper()} is {value!r}; use one of {', '.join(allowed)}.")
-        if self.parser_side not in (256, 512):
-            raise ConfigurationError(f"RESTORATION_PARSER_SIDE is {self.parser_side}; use one of 256, 512.")
+                known = ", ".join(map(str, allowed))
+                raise ConfigurationError(f"RESTORATION_{name.upper()} is {value!r}; use one of {known}.")
         for limit in ("max_input_bytes", "max_input_megapixels", "max_output_megapixels", "max_network_bytes"):
             if getattr(self, limit) <= 0:
                 raise ConfigurationError(f"RESTORATION_{limit.upper()} must be above 0, not {getattr(self, limit)}.")

@@ -23,6 +23,7 @@ from replicate.model import Model
 from replicate.prediction import Prediction
 from replicate.version import Version, Versions
 
+from harness.answers import reason
 from harness.errors import CredentialRefused, InputRejected, ReplicateFailed, SmokeFailed
 
 T = TypeVar("T")
@@ -159,8 +160,9 @@ class Account:
                 f"{self.base_url} answers, but not as Replicate's API does; check REPLICATE_BASE_URL."
             ) from error
         except httpx.HTTPError as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise _Unwell(f"{self.base_url} does not answer ({reason}); run the same command again later.") from error
+            raise _Unwell(
+                f"{self.base_url} does not answer ({reason(error)}); run the same command again later."
+            ) from error
 
     def _translated(self, error: ReplicateError) -> CredentialRefused | InputRejected | ReplicateFailed:
         said = " ".join((error.detail or error.title or "no reason given").split()).rstrip(".")

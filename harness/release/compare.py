@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 from replicate.version import Version
 
+from harness.answers import body_within, reason
 from harness.errors import ModelServerError, PredictionFailed, ReplicateFailed, SmokeFailed, UsageError
 from harness.inputs import typed_inputs
 from harness.model_server.client import new_prediction_id
@@ -135,12 +136,9 @@ def _fetched(url: str) -> bytes:
     try:
         with httpx.stream("GET", url, timeout=60, trust_env=url.startswith("https:")) as answer:
             answer.raise_for_status()
-            content = bytearray()
-            for piece in answer.iter_bytes():
-                content += piece
-                if len(content) > MAX_BYTES:
-                    raise ModelServerError(f"An output exceeds {MAX_BYTES:,} bytes.")
-            return bytes(content)
+            content = body_within(answer, MAX_BYTES)
     except httpx.HTTPError as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ReplicateFailed(f"An output cannot be fetched ({reason}); run the same command again.") from error
+        raise ReplicateFailed(f"An output cannot be fetched ({reason(error)}); run the same command again.") from error
+    if content is None:
+        raise ModelServerError(f"An output exceeds {MAX_BYTES:,} bytes.")
+    return content

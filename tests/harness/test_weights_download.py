@@ -7,152 +7,45 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
+from unreliable_server import (
+    CONTENT,
+    NAME,
+    QUICK,
+    Behaviour,
+    Handler,
+    UnreliableServer,
+    claiming,
+    honest,
+    listed,
+    stalling,
+    status,
+    unstated,
+    without_ranges,
+)
 
 from harness.download import MIRROR, Patience
-from harness.errors import UsageError, WeightsDownloadError
-from harness.weights import app, fetch, select
-from restoration.errors import WeightsError
-from restoration.weights import WeightFile, Weights, write_manifest
+from harness.errors import WeightsDownloadError
+from harness.weights import fetch
+from restoration.weights import WeightFile, write_manifest
 
-CONTENT = bytes(range(256)) * 40
+pytest_plugins = ["weights_fixtures"]
+
 OTHER = CONTENT[::-1]
-NAME = "GFPGANv1.4.pth"
-QUICK = Patience(attempts=3, first_wait_s=0.001, stall_s=5)
 ROOT = Path(__file__).parents[2]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: UnreliableServer
-
-    def do_GET(self) -> None:
-        name = self.path.rpartition("/")[2]
-        self.server.seen.append((name, self.headers.get("Range")))
-        behaviours = self.server.behaviours.get(name)
-        (behaviours.pop(0) if behaviours else honest())(self)
-
-    def begin(self) -> int:
-        """Where the client wants the body to start."""
-        return int(re.sub(r"\D", "", self.headers.get("Range", "")) or 0)
-
-    def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for key, value in ({"Content_Length": str(len(body))} | headers).items():
-            self.send_header(key.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-class UnreliableServer(ThreadingHTTPServer):
-    """Serves CONTENT under every name; `behaviours[name]` are played first, one a request."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behaviours: dict[str, list[Behaviour]] = {}
-        self.seen: list[tuple[str, str | None]] = []
-        self.released = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}/files"
-
-    def ranges(self) -> list[str | None]:
-        return [wanted for _, wanted in self.seen]
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # clients that hang up are what is tested
-            super().handle_error(request, client_address)  # type: ignore[arg-type]  # typeshed's private socket type
-
-
-Behaviour = Callable[[Handler], None]
-
-
-def honest(content: bytes = CONTENT, length: int | None = None) -> Behaviour:
-    """Answer as a good server does; with `length`, send no more than that many bytes and hang up."""
-
-    def answer(handler: Handler) -> None:
-        start = handler.begin()
-        body, sent = content[start:], content[start:][:length]
-        status, headers = 200, {"Content_Length": str(len(body))}
-        if start:
-            status, headers["Content_Range"] = 206, f"bytes {start}-{len(content) - 1}/{len(content)}"
-        handler.reply(status, sent, **headers)
-
-    return answer
-
-
-def without_ranges(length: int | None = None) -> Behaviour:
-    return lambda handler: handler.reply(200, CONTENT[:length], Content_Length=str(len(CONTENT)))
-
-
-def status(code: int, **headers: str) -> Behaviour:
-    return lambda handler: handler.reply(code, b"<html>no</html>", **headers)
-
-
-def claiming(length: int, body: bytes = CONTENT) -> Behaviour:
-    return lambda handler: handler.reply(200, body, Content_Length=str(length))
-
-
-def unstated(body: bytes) -> Behaviour:
-    """HTTP/1.0 without a Content-Length: the body ends where the connection does."""
-
-    def answer(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
-
-
-def stalling(length: int) -> Behaviour:
-    def answer(handler: Handler) -> None:
-        honest(length=length)(handler)
-        handler.wfile.flush()
-        handler.server.released.wait(60)
-
-    return answer
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[UnreliableServer]:
-    with UnreliableServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setenv(MIRROR, server.url)
-        monkeypatch.setenv("NO_PROXY", "*")
-        yield server
-        server.released.set()
-        server.shutdown()
-        thread.join()
-
-
-def listed(name: str = NAME, *, size: int | None = len(CONTENT), needs: tuple[str, ...] = ("default",)) -> WeightFile:
-    digest = hashlib.sha256(CONTENT).hexdigest()
-    return WeightFile(name, digest, "MIT", size_bytes=size, url=f"https://host.example/{name}", needed_for=needs)
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    write_manifest(tmp_path, [listed()])
-    return tmp_path
 
 
 def assert_intact(directory: Path, *names: str) -> None:
@@ -445,99 +338,3 @@ def test_two_processes_fetch_a_file_once(server: UnreliableServer, directory: Pa
             assert process.returncode == 0, errors
     assert_intact(directory)
     assert len(server.seen) == 1
-
-
-# --- the commands -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    monkeypatch.setattr("harness.weights.Patience", lambda: QUICK)
-
-    def run(*arguments: object) -> tuple[int, str]:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
-        return result.exit_code, result.output
-
-    return run
-
-
-Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def several(tmp_path: Path) -> Path:
-    write_manifest(
-        tmp_path,
-        [
-            listed("default.pth", needs=("default", "v1.3", "v1.4")),
-            listed("old.pth", needs=("v1.3",)),
-            listed("optional.pth", needs=()),
-        ],
-    )
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("arguments", "fetched"),
-    [
-        ([], {"default.pth"}),
-        (["optional.pth"], {"optional.pth"}),
-        (["--version", "v1.3"], {"default.pth", "old.pth"}),
-        (["--version", "v1.4", "optional.pth"], {"default.pth", "optional.pth"}),
-        (["--all"], {"default.pth", "old.pth", "optional.pth"}),
-    ],
-)
-def test_fetch_takes_what_is_asked_for(
-    server: UnreliableServer, several: Path, run: Run, arguments: list[str], fetched: set[str]
-) -> None:
-    code, output = run("fetch", "--directory", several, *arguments)
-    assert code == 0, output
-    assert {path.name for path in several.glob("*.pth")} == fetched
-    assert all(f"{name}: intact" in output for name in fetched)
-
-
-def test_unknown_wishes_are_answered_with_what_is_known(several: Path) -> None:
-    with pytest.raises(UsageError, match=r"'v9'; the manifest knows default, v1\.3, v1\.4"):
-        select(Weights(several), version="v9")
-    with pytest.raises(WeightsError, match=r"lists default\.pth, old\.pth, optional\.pth"):
-        select(Weights(several), ["../old.pth"])
-
-
-def test_an_offline_machine_gets_one_sentence(monkeypatch: pytest.MonkeyPatch, directory: Path, run: Run) -> None:
-    with UnreliableServer() as closed:
-        monkeypatch.setenv(MIRROR, closed.url)
-    monkeypatch.setenv("NO_PROXY", "*")
-    code, output = run("fetch", "--directory", directory)
-    assert code == 1
-    assert output == (
-        f"Not fetched: {NAME}; 127.0.0.1 cannot be reached: check the network connection, "
-        f"or set {MIRROR} to the address of a mirror\n"
-    )
-
-
-def test_a_directory_without_a_manifest_gets_one_sentence(tmp_path: Path, run: Run) -> None:
-    for command in ("fetch", "verify", "list"):
-        code, output = run(command, "--directory", tmp_path)
-        assert code == 1
-        assert "manifest.toml does not exist" in output
-        assert output.count("\n") == 1
-
-
-def test_verify_fails_for_missing_default_files_and_for_corrupt_ones(several: Path, run: Run) -> None:
-    assert run("verify", "--directory", several)[0] == 1
-    (several / "default.pth").write_bytes(CONTENT)
-    code, output = run("verify", "--directory", several)
-    assert code == 0
-    assert "default.pth: intact" in output
-    (several / "optional.pth").write_bytes(OTHER)
-    code, output = run("verify", "--directory", several)
-    assert code == 1
-    assert "Not usable: optional.pth" in output
-
-
-def test_list_shows_the_committed_licences(run: Run) -> None:
-    code, output = run("list", "--directory", ROOT / "weights")
-    assert code == 0
-    row = next(line for line in output.splitlines() if "RealESRGAN_x2plus.pth" in line)
-    assert "67061725" in row
-    assert "BSD-3-Clause" in row
