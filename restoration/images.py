@@ -11,7 +11,6 @@ import io
 import math
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ import pillow_heif
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from restoration import png
+from restoration import cores, png
 from restoration.errors import InvalidInput, TooLarge, UnreadableImage, UnsupportedFormat
 from restoration.settings import Settings
 
@@ -135,8 +134,7 @@ def _in_bands(pixels: Pixels, axis: int, change: Callable[[Image.Image], Image.I
     """Change an image in bands of rows (axis 0) or columns (axis 1), which know nothing of each other."""
     count = max(1, min(pixels.shape[axis] // 64, 4 * (os.cpu_count() or 1)))
     bands = np.array_split(pixels, count, axis)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.concatenate(list(pool.map(lambda band: np.asarray(change(Image.fromarray(band))), bands)), axis)
+    return np.concatenate(cores.each(lambda band: np.asarray(change(Image.fromarray(band))), bands), axis)
 
 
 def encode(rgb: Pixels, photo: Photo, output_format: str, quality: int) -> tuple[bytes, tuple[str, ...]]:

@@ -7,15 +7,15 @@ edition (W3C, 2025); deflated bands joined as RFC 1950 and RFC 1951 allow.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
+
+from restoration import cores
 
 Pixels = NDArray[np.uint8]
 
@@ -62,11 +62,10 @@ def _deflated(pixels: Pixels) -> Iterator[bytes]:
     rows = max(1, _BAND_BYTES // pixels[0].size)
     low, high = 1, 0  # of Adler-32, joined from the bands' as in zlib's adler32_combine
     yield b"\x78\x01"
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for data, adler, length in pool.map(lambda first: _band(pixels, first, rows), range(0, height, rows)):
-            high = (high + (adler >> 16) + length * (low - 1)) % _ADLER
-            low = (low + (adler & 0xFFFF) - 1) % _ADLER
-            yield data
+    for data, adler, length in cores.each(lambda first: _band(pixels, first, rows), range(0, height, rows)):
+        high = (high + (adler >> 16) + length * (low - 1)) % _ADLER
+        low = (low + (adler & 0xFFFF) - 1) % _ADLER
+        yield data
     yield struct.pack(">I", high << 16 | low)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from restoration import alignment, background, detection, images, networks
+from restoration import alignment, background, cores, detection, images, networks
 from restoration.detection import Face
 from restoration.errors import InvalidInput, OutOfMemory
 from restoration.images import Photo, Pixels, Size
@@ -113,6 +113,7 @@ class Restorer:
         Raises `WeightsError` or `DeviceUnavailable` within seconds where something is missing.
         """
         self.settings = settings
+        cores.start()
         self.device = networks.resolve_device(settings.device)
         self.precision = networks.resolve_precision(settings.precision, self.device)
         weights, where = Weights(settings.weights), (self.device, self.precision, settings.cache)

@@ -40,7 +40,7 @@ OnLogs = Callable[[str], None]
 
 HEALTH_TIMEOUT_S: Final = 20.0  # Cog asks the worker, and a worker inside a long C call answers late
 CONNECT_TIMEOUT_S: Final = 5.0
-STARTED_S: Final = 0.25  # Cog starts the thread of a prediction within milliseconds
+STARTED_S: Final = 1.0  # by which Cog has surely called the predictor; milliseconds, where the machine is idle
 SLOT_WAIT_S: Final = 5.0  # a finished prediction gives its slot back within milliseconds
 LOGS_EVERY_S: Final = 0.5
 CANCEL_PAUSES_S: Final = (0.0, 0.05, 0.2)  # a prediction that has not begun by then never will
@@ -122,7 +122,8 @@ class ModelServer:
         return self._schema
 
     async def cancel(self, prediction_id: str) -> bool:
-        """Cancel a running prediction; returns False when the server runs none of that id."""
+        """Cancel a running prediction, as soon as that is safe; returns False when the server runs none of that id."""
+        await self._begun(prediction_id, posted=False)
         response = await self._request("POST", f"/predictions/{_checked(prediction_id)}/cancel")
         return response.status_code == 200
 
@@ -205,22 +206,37 @@ class ModelServer:
             pause_s = min(2 * pause_s, 0.25)
 
     async def _held_open(self, body: dict[str, Any]) -> httpx.Response:
-        """POST; a cancellation, which closes the connection, waits until Cog's thread has surely started.
-
-        Cog raises its exception in that thread, and raised before the thread runs Python it leaves the slot taken for
-        ever (observed with 0.23.1).
-        """
-        began = time.monotonic()
+        """POST; a cancellation closes the connection, as soon as that is safe."""
         request = asyncio.create_task(
             self._request("POST", "/predictions", json=body, timeout=_HELD_OPEN, lost=Crashed)
         )
         try:
             return await asyncio.shield(request)
         except asyncio.CancelledError:
-            await asyncio.wait([request], timeout=max(0.0, began + STARTED_S - time.monotonic()))
-            request.cancel()
-            await asyncio.wait([request])
+            begun = asyncio.create_task(self._begun(body["id"], posted=True))
+            try:
+                await asyncio.wait([request, begun], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                begun.cancel()
+                request.cancel()
+                await asyncio.gather(request, begun, return_exceptions=True)
             raise
+
+    async def _begun(self, prediction_id: str, *, posted: bool) -> None:
+        """Return when the predictor's own code runs, which its logs show, or has had the time to.
+
+        `posted`: the prediction is on its way, so that a server which does not know it yet soon will.
+
+        Before that, Cog starts a thread to fetch the inputs, and Python 3.11 gives an exception that is raised in the
+        prediction's thread to that one instead: it dies, and the slot is taken for ever (Cog 0.23.1).
+        """
+        deadline, pause_s = time.monotonic() + STARTED_S, 0.005
+        while time.monotonic() < deadline:
+            logs = await self.logs_of(prediction_id)
+            if logs or (logs is None and not posted):
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.25)
 
     async def _refusal(self, response: httpx.Response) -> ModelServerError:
         """Return the error that an HTTP status other than 200 stands for."""
