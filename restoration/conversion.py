@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from restoration import torch_networks
 from restoration.torch_networks import TorchNetwork, TorchUpscaler
+from restoration.upsampling import rewrite_upsampling
 
 _EXAMPLE_SIDE = 64  # pixels; only restorers care for the size, and want 512
 
@@ -38,6 +39,7 @@ def convert(path: Path, kind: str) -> tuple[openvino.Model, dict[str, int]]:
     bf16 keeps the picture. Raises `WeightsCorrupt`, `OutOfMemory`.
     """
     network = _READERS[kind](path)
+    rewrite_upsampling(network.module)
     side = 512 if kind == "restorer" else _EXAMPLE_SIDE
     model = _translate(_trace(network, torch.zeros(1, side, side, 3, dtype=torch.uint8)))
     model.reshape([1, 512, 512, 3] if kind == "restorer" else [1, -1, -1, 3])

@@ -27,7 +27,7 @@ from restoration.weights import Weights
 log = logging.getLogger(__name__)
 
 DIRECTORY: Final = ".converted"
-_RECIPE = 4  # raise it with every change of `conversion`, the networks or this module that changes what comes out
+_RECIPE = 5  # raise it with every change of `conversion`, the networks or this module that changes what comes out
 _NETWORK, _FACTS = "network.blob", "facts.json"
 
 

@@ -18,6 +18,16 @@ def fold_modulation(module: nn.Module, bounded: bool) -> None:
             fold_modulation(child, bounded)
 
 
+def convolve(features: Tensor, weight: Tensor) -> Tensor:
+    """(N, C, H, W) and (C', C, k, k) -> (N, C', H, W), black beyond the border."""
+    return functional.conv2d(features, weight, padding=weight.shape[-1] // 2)
+
+
+def enlarge_and_convolve(features: Tensor, weight: Tensor) -> Tensor:
+    """As `convolve`, after enlarging bilinearly -> (N, C', 2 * H, 2 * W)."""
+    return convolve(functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False), weight)
+
+
 def keep_factors_exact(module: nn.Module) -> None:
     """After `module` got its precision: let all of its modulated convolutions but the convolving itself be fp32."""
     for part in module.modules():
@@ -53,16 +63,14 @@ class ModulatedConvolution(nn.Module):
         self.register_buffer("squares", weight.square().sum(dim=(2, 3)).T.contiguous())
         self.register_buffer("largest", largest.reshape(1, -1))
         self.demodulate, self.eps = original.demodulate, original.eps
-        self.upsample = original.sample_mode == "upsample"
+        self.convolve = enlarge_and_convolve if original.sample_mode == "upsample" else convolve
 
     def forward(self, features: Tensor, style: Tensor) -> Tensor:
         """(N, C, H, W) and style (N, S) -> (N, C', H, W), or twice as high and wide."""
         factors: Tensor = self.modulation(style.to(self.modulation.weight.dtype))
         most = factors.abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
         features = features * (factors / most).to(features.dtype)[:, :, None, None]
-        if self.upsample:
-            features = functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
-        result = functional.conv2d(features, self.weight, padding=self.weight.shape[-1] // 2)
+        result = self.convolve(features, self.weight)
         gain = most * self.largest
         if self.demodulate:
             gain = gain * torch.rsqrt(factors.square() @ self.squares + self.eps)
