@@ -18,16 +18,6 @@ def fold_modulation(module: nn.Module, bounded: bool) -> None:
             fold_modulation(child, bounded)
 
 
-def convolve(features: Tensor, weight: Tensor) -> Tensor:
-    """(N, C, H, W) and (C', C, k, k) -> (N, C', H, W), black beyond the border."""
-    return functional.conv2d(features, weight, padding=weight.shape[-1] // 2)
-
-
-def enlarge_and_convolve(features: Tensor, weight: Tensor) -> Tensor:
-    """As `convolve`, after enlarging bilinearly -> (N, C', 2 * H, 2 * W)."""
-    return convolve(functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False), weight)
-
-
 def keep_factors_exact(module: nn.Module) -> None:
     """After `module` got its precision: let all of its modulated convolutions but the convolving itself be fp32."""
     for part in module.modules():
@@ -59,19 +49,40 @@ class ModulatedConvolution(nn.Module):
         weight = original.weight.detach()[0]
         largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-30) if bounded else torch.ones(1)
         self.modulation = original.modulation
-        self.weight = nn.Parameter(weight / largest if bounded else weight, requires_grad=False)
+        convolution = EnlargingConvolution if original.sample_mode == "upsample" else Convolution
+        self.convolve: nn.Module = convolution(weight / largest if bounded else weight)
         self.register_buffer("squares", weight.square().sum(dim=(2, 3)).T.contiguous())
         self.register_buffer("largest", largest.reshape(1, -1))
         self.demodulate, self.eps = original.demodulate, original.eps
-        self.convolve = enlarge_and_convolve if original.sample_mode == "upsample" else convolve
 
     def forward(self, features: Tensor, style: Tensor) -> Tensor:
         """(N, C, H, W) and style (N, S) -> (N, C', H, W), or twice as high and wide."""
         factors: Tensor = self.modulation(style.to(self.modulation.weight.dtype))
         most = factors.abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
         features = features * (factors / most).to(features.dtype)[:, :, None, None]
-        result = self.convolve(features, self.weight)
+        result: Tensor = self.convolve(features)
         gain = most * self.largest
         if self.demodulate:
             gain = gain * torch.rsqrt(factors.square() @ self.squares + self.eps)
         return result * gain.to(result.dtype)[:, :, None, None]
+
+
+class Convolution(nn.Module):
+    """A convolution without bias; beyond the border it is black."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H, W)."""
+        return functional.conv2d(features, self.weight, padding=self.weight.shape[-1] // 2)
+
+
+class EnlargingConvolution(Convolution):
+    """One of features that are enlarged first, bilinearly."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', 2 * H, 2 * W)."""
+        features = functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
+        return super().forward(features)

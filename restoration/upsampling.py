@@ -14,7 +14,7 @@ from spandrel.architectures.GFPGAN.__arch.gfpganv1_clean_arch import ResBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from restoration.modulation import ModulatedConvolution, enlarge_and_convolve
+from restoration.modulation import EnlargingConvolution
 
 
 def rewrite_upsampling(module: nn.Module) -> None:
@@ -24,23 +24,32 @@ def rewrite_upsampling(module: nn.Module) -> None:
             setattr(module, name, _NearestAndConvolution(child))
         elif isinstance(child, ResBlock) and child.scale_factor == 2:
             setattr(module, name, _UpBlock(child))
-        elif isinstance(child, ModulatedConvolution) and child.convolve is enlarge_and_convolve:
-            child.convolve = _rows_first
+        elif isinstance(child, EnlargingConvolution):
+            setattr(module, name, _RowsFirst(child.weight))
         else:
             rewrite_upsampling(child)
 
 
-def _rows_first(features: Tensor, weight: Tensor) -> Tensor:
-    """`enlarge_and_convolve` with half the products.
+class _RowsFirst(nn.Module):
+    """An `EnlargingConvolution` of 3x3 pixels with half the products.
 
     Every row of the kernel convolves before the features grow in height: as many products, on half the pixels.
     """
-    wide = _enlarged(features, 1, 2)
-    above, same, below = (
-        _enlarged(functional.conv2d(wide, row, padding=(0, 1)), 2, 1) for row in torch.split(weight, 1, dim=2)
-    )
-    # each row of the kernel looks at its own row of pixels; beyond the border they are black
-    return same + functional.pad(above, (0, 0, 1, -1)) + functional.pad(below, (0, 0, -1, 1))
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        # by themselves, and copied: as views, all would stay in memory while they are converted
+        self.above, self.same, self.below = (nn.Parameter(row.clone(), False) for row in torch.split(weight, 1, dim=2))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', 2 * H, 2 * W)."""
+        wide = _enlarged(features, 1, 2)
+        result = _enlarged(functional.conv2d(wide, self.same, padding=(0, 1)), 2, 1)
+        # the other rows of the kernel look at the pixels above and below; beyond the border they are black
+        for row, shift in (self.above, (0, 0, 1, -1)), (self.below, (0, 0, -1, 1)):
+            other = _enlarged(functional.conv2d(wide, row, padding=(0, 1)), 2, 1)
+            result = result + functional.pad(other, shift)
+        return result
 
 
 def _enlarged(features: Tensor, vertically: int, horizontally: int) -> Tensor:
@@ -53,13 +62,14 @@ class _UpBlock(nn.Module):
 
     def __init__(self, original: Any) -> None:  # noqa: ANN401  # spandrel has no types
         super().__init__()
-        self.conv1, self.conv2, self.skip = original.conv1, original.conv2, original.skip
+        self.conv1, self.conv2, self.skip = original.conv1, _RowsFirst(original.conv2.weight), original.skip
+        self.bias = original.conv2.bias
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', 2 * H, 2 * W)."""
         result = functional.leaky_relu(self.conv1(features), 0.2)
-        result = _rows_first(result, self.conv2.weight) + self.conv2.bias[:, None, None]
-        return functional.leaky_relu(result, 0.2) + _enlarged(self.skip(features), 2, 2)  # it weighs single pixels
+        result = functional.leaky_relu(self.conv2(result) + self.bias[:, None, None], 0.2)
+        return result + _enlarged(self.skip(features), 2, 2)  # it weighs single pixels
 
 
 class _NearestAndConvolution(nn.Module):
