@@ -18,7 +18,7 @@ from spandrel.architectures.GFPGAN import GFPGAN
 from spandrel.architectures.RestoreFormer import RestoreFormer
 from torch import nn
 
-from restoration.networks import load_face_restorer
+from restoration.networks import Network, load_face_restorer
 
 ASTRONAUT_LANDMARKS = ((203.6, 101.1), (247.5, 104.6), (223.3, 129.3), (200.9, 138.4), (245.6, 141.2))
 TEMPLATE = (
@@ -68,9 +68,15 @@ def random_gfpgan(random_checkpoints: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def randomly_restored(random_gfpgan: Path, face: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """What that network makes of the face in fp32, (512, 512, 3) RGB."""
-    [restored] = load_face_restorer(random_gfpgan)(face[np.newaxis])
+def exact_gfpgan(random_gfpgan: Path) -> Network:
+    """That network in fp32, converted once."""
+    return load_face_restorer(random_gfpgan)
+
+
+@pytest.fixture(scope="session")
+def randomly_restored(exact_gfpgan: Network, face: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """What it makes of the face, (512, 512, 3) RGB."""
+    [restored] = exact_gfpgan(face[np.newaxis])
     return np.asarray(restored)
 
 
@@ -82,6 +88,12 @@ def random_restoreformer(random_checkpoints: Path) -> Path:
         module: nn.Module = RestoreFormer()
         module.get_parameter("quantize.embedding.weight").normal_(0, 0.2)
     return save({"params": module.state_dict()}, random_checkpoints / "restoreformer.pth")
+
+
+@pytest.fixture(scope="session")
+def exact_restoreformer(random_restoreformer: Path) -> Network:
+    """That network in fp32, converted once."""
+    return load_face_restorer(random_restoreformer)
 
 
 @pytest.fixture(scope="session")
