@@ -52,15 +52,21 @@ def shrunk(face: Pixels, side: int) -> Pixels:
 def soft_mask(labels: NDArray[np.uint8]) -> Mask:
     """Turn ParseNet's classes into how much of the restored crop shows, (512, 512) from 0 to 1, softly.
 
-    labels: (512, 512), or smaller by a whole factor: the blur hides the steps.
+    labels: (512, 512), or smaller. Blurred as the reference does it, but at half the side: nowhere 0.01 apart, and in
+    an eighth of the time.
     """
-    factor = CROP // len(labels)
-    mask: Mask = _FACE_LABELS[labels].astype(np.float32).repeat(factor, axis=0).repeat(factor, axis=1)
+    mask: Mask = _FACE_LABELS[labels].astype(np.float32)
+    mask = _resized(mask, CROP // 2, cv2.INTER_AREA)
     for _ in range(2):
-        mask = cv2.GaussianBlur(mask, (101, 101), 11).astype(np.float32, copy=False)
+        mask = cv2.GaussianBlur(mask, (51, 51), 5.5).astype(np.float32, copy=False)
+    mask = _resized(mask, CROP, cv2.INTER_LINEAR)
     inner = np.zeros_like(mask)
     inner[_BORDER:-_BORDER, _BORDER:-_BORDER] = mask[_BORDER:-_BORDER, _BORDER:-_BORDER]
     return inner
+
+
+def _resized(mask: Mask, side: int, interpolation: int) -> Mask:
+    return np.asarray(cv2.resize(mask, (side, side), interpolation=interpolation), np.float32)
 
 
 def enlarged(matrix: Affine, scale: tuple[float, float]) -> Affine:

@@ -53,6 +53,18 @@ def test_paste_equals_the_whole_photo_reference(
     assert np.abs(canvas - expected).max() <= 1
 
 
+@pytest.mark.parametrize("patch", [1, 5, 32, 128])
+def test_the_mask_is_the_reference_s(patch: int) -> None:
+    """GFPGAN's own: two blurs of the whole mask, then black for ten pixels at the edge."""
+    labels = np.kron(noise(patch, 512 // patch + 1, 512 // patch + 1) % 19, np.ones((patch, patch), np.uint8))[
+        :512, :512
+    ]
+    shown = np.isin(labels, (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)).astype(np.float64)
+    expected = cv2.GaussianBlur(cv2.GaussianBlur(shown, (101, 101), 11), (101, 101), 11)
+    expected[:10], expected[-10:], expected[:, :10], expected[:, -10:] = 0, 0, 0, 0
+    assert np.abs(soft_mask(labels) - expected).max() < 0.01
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     x=st.floats(150, 350), y=st.floats(150, 350), width=st.floats(60, 220), height=st.floats(60, 220),
