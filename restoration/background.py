@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from restoration.images import Pixels, Size, resize
-from restoration.networks import Upscaler
+from restoration.images import Pixels, Size
+from restoration.networks import Part, Upscaler
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,9 @@ def upscale(rgb: Pixels, size: Size, network: Upscaler, tile: int, batch: int) -
     for first in range(0, len(tiles), batch):
         some = tiles[first : first + batch]
         windows = np.stack([rgb[r.start : r.start + window_height, c.start : c.start + window_width] for r, c in some])
-        for (row, column), enlarged in zip(some, network(windows), strict=True):
-            box = (*_box(column, width, size[0], network.scale), *_box(row, height, size[1], network.scale))
-            canvas[row.out_start : row.out_stop, column.out_start : column.out_stop] = resize(
-                enlarged,
-                (column.out_stop - column.out_start, row.out_stop - row.out_start),
-                box=(box[0], box[2], box[1], box[3]),
-            )
+        parts = [_part(row, column, rgb.shape, size, network.scale) for row, column in some]
+        for (row, column), pixels in zip(some, network.resampled(windows, parts), strict=True):
+            canvas[row.out_start : row.out_stop, column.out_start : column.out_stop] = pixels
         log.info("background: %d of %d tiles", first + len(some), len(tiles))
     return canvas
 
@@ -65,6 +61,14 @@ def _spans(length: int, out_length: int, scale: int, tile: int) -> tuple[list[Sp
     window = min(length, math.ceil(longest / ratio) + 2 * margin + 1)
     starts = [min(max(0, math.floor(edge / ratio) - margin), length - window) for edge in edges[:-1]]
     return [Span(*edge, start) for edge, start in zip(spans, starts, strict=True)], window
+
+
+def _part(row: Span, column: Span, shape: tuple[int, ...], size: Size, scale: int) -> Part:
+    """What is wanted of the enlarged window of a tile."""
+    left, right = _box(column, shape[1], size[0], scale)
+    top, bottom = _box(row, shape[0], size[1], scale)
+    wanted = column.out_stop - column.out_start, row.out_stop - row.out_start
+    return Part(wanted, (left, top, right, bottom))
 
 
 def _box(span: Span, length: int, out_length: int, scale: int) -> tuple[float, float]:

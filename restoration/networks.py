@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -39,12 +41,25 @@ class Network(Protocol):
         """Run the network on a batch of at least one image."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is wanted of an enlarged image: see `restoration.images.resize`."""
+
+    size: tuple[int, int]
+    """Width, height of the result."""
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom, in pixels of the enlarged image."""
+
+
 class Upscaler(Network, Protocol):
     """A network whose images come out `scale` times as large."""
 
     @property
     def scale(self) -> int:
         """Output pixels per input pixel, along each side."""
+
+    def resampled(self, batch: Images, parts: Sequence[Part]) -> list[Images]:
+        """Run the network, and resample of every result its part with Lanczos."""
 
 
 class FaceDetector(Protocol):

@@ -6,7 +6,7 @@ adds up in fp32. RestoreFormer stays in fp32, see `torch_networks`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ import openvino
 
 from restoration.converted import Converted, converted, is_out_of_memory
 from restoration.errors import OutOfMemory
-from restoration.networks import Backbone, Floats, Images, Precision
+from restoration.images import resize
+from restoration.networks import Backbone, Floats, Images, Part, Precision
 
 Result = TypeVar("Result")
 
@@ -109,6 +110,10 @@ class OpenVinoUpscaler(OpenVinoNetwork):
         padding = ((0, 0), (0, -height % self._multiple), (0, -width % self._multiple), (0, 0))
         enlarged = super().__call__(np.pad(batch, padding, mode="reflect"))
         return enlarged[:, : self.scale * height, : self.scale * width]
+
+    def resampled(self, batch: Images, parts: Sequence[Part]) -> list[Images]:
+        """See `restoration.networks.Upscaler`."""
+        return [resize(image, part.size, part.box) for image, part in zip(self(batch), parts, strict=True)]
 
 
 class OpenVinoDetector(_Compiled):

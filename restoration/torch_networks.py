@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -25,8 +25,9 @@ from spandrel.architectures.RestoreFormer import RestoreFormerArch
 from torch import Tensor, nn
 
 from restoration.errors import NotANumber, OutOfMemory, WeightsCorrupt
+from restoration.lanczos import resample
 from restoration.modulation import fold_modulation, keep_factors_exact
-from restoration.networks import Backbone, Device, Floats, Images, Precision
+from restoration.networks import Backbone, Device, Floats, Images, Part, Precision
 
 StateDict = dict[str, Tensor]
 Result = TypeVar("Result")
@@ -99,15 +100,15 @@ class TorchNetwork:
     def _move(self) -> None:
         self.module.to(self._device, self._dtype, memory_format=self.memory_format)
 
-    def _run(self, images: Images) -> tuple[Any, ...]:
+    def _run(self, images: Images, compute: Callable[[Tensor], Sequence[Tensor]]) -> list[Any]:
         what = f"a batch of shape {images.shape}"
-        return _guarded(self._device, what, lambda: self._transfer_and_compute(images))
+        return _guarded(self._device, what, lambda: self._transfer_and_compute(images, compute))
 
-    def _transfer_and_compute(self, images: Images) -> tuple[Any, ...]:
+    def _transfer_and_compute(self, images: Images, compute: Callable[[Tensor], Sequence[Tensor]]) -> list[Any]:
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
             on_device = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self._device)
-            return tuple(output.cpu().numpy() for output in self.compute(on_device))
+            return [output.cpu().numpy() for output in compute(on_device)]
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, H, W, 3) uint8 on the device -> the results on the device."""
@@ -136,7 +137,7 @@ class TorchFaceRestorer(TorchNetwork):
 
     def __call__(self, batch: Images) -> Images:
         """(N, 512, 512, 3) RGB -> the same shape, restored."""
-        return self._run(batch)[0]  # type: ignore[no-any-return]  # uint8, see compute
+        return self._run(batch, self.compute)[0]  # type: ignore[no-any-return]  # uint8, see compute
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `TorchNetwork`."""
@@ -152,7 +153,7 @@ class TorchFaceParser(TorchNetwork):
 
     def __call__(self, batch: Images) -> Images:
         """(N, 512, 512, 3) RGB -> (N, 512, 512) labels."""
-        return self._run(batch)[0]  # type: ignore[no-any-return]  # uint8, see compute
+        return self._run(batch, self.compute)[0]  # type: ignore[no-any-return]  # uint8, see compute
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `TorchNetwork`."""
@@ -170,7 +171,7 @@ class TorchFaceDetector(TorchNetwork):
 
     def __call__(self, photo: Images) -> tuple[Floats, Floats, Floats]:
         """(H, W, 3) RGB -> raw boxes (A, 4), scores (A,), landmarks (A, 10)."""
-        boxes, scores, landmarks = self._run(photo[np.newaxis])
+        boxes, scores, landmarks = self._run(photo[np.newaxis], self.compute)
         return boxes, scores, landmarks
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -193,12 +194,24 @@ class TorchUpscaler(TorchNetwork):
 
     def __call__(self, batch: Images) -> Images:
         """(N, h, w, 3) RGB -> (N, scale * h, scale * w, 3) RGB."""
-        return self._run(batch)[0]  # type: ignore[no-any-return]  # uint8, see compute
+        return self._run(batch, self.compute)[0]  # type: ignore[no-any-return]  # uint8, see compute
+
+    def resampled(self, batch: Images, parts: Sequence[Part]) -> list[Images]:
+        """See `restoration.networks.Upscaler`; on the device, so that only the part leaves it."""
+
+        def compute(images: Tensor) -> list[Tensor]:
+            enlarged = zip(self._enlarged(images), parts, strict=True)
+            return [_pixels(resample(image, part).clamp_(0, 1)[None])[0] for image, part in enlarged]
+
+        return self._run(batch, compute)
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `TorchNetwork`."""
-        enlarged = self.module(_planes(images, self.memory_format))
-        return (_pixels(enlarged.clamp_(0, 1)),)
+        return (_pixels(self._enlarged(images)),)
+
+    def _enlarged(self, images: Tensor) -> Tensor:
+        """(N, h, w, 3) uint8 -> (N, 3, scale * h, scale * w) in 0 to 1."""
+        return self.module(_planes(images, self.memory_format)).clamp_(0, 1)  # type: ignore[no-any-return]  # a tensor
 
 
 def _planes(images: Tensor, memory_format: torch.memory_format) -> Tensor:

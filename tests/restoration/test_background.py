@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from restoration.background import upscale
 from restoration.images import Pixels, resize
+from restoration.networks import Part
 
 
 class Repeat:
@@ -26,6 +28,9 @@ class Repeat:
     def __call__(self, batch: Pixels) -> Pixels:
         self.shapes.add(batch.shape)
         return batch.repeat(self.scale, axis=1).repeat(self.scale, axis=2)
+
+    def resampled(self, batch: Pixels, parts: Sequence[Part]) -> list[Pixels]:
+        return [resize(image, part.size, part.box) for image, part in zip(self(batch), parts, strict=True)]
 
 
 class Blur(Repeat):

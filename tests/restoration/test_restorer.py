@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from restoration import alignment, networks
 from restoration.detection import Face
 from restoration.errors import InputError, InvalidInput, OutOfMemory, WeightsCorrupt, WeightsMissing
 from restoration.images import Pixels, resize
+from restoration.networks import Part, Upscaler
 from restoration.restorer import Options, Restored, Restorer
 from restoration.settings import REPOSITORY, Settings
 from restoration.standin import PARSENET_LABEL, TINTS, record_detection
@@ -227,16 +228,15 @@ def test_strength_blends_the_restored_face_over_the_original(
 class Greedy:
     """A network that has no memory for batches of more than `most` images, or for images of more than `side` pixels."""
 
-    nbytes = 0
     scale = 4
 
-    def __init__(self, network: Callable[[Pixels], Pixels], most: int, side: int) -> None:
+    def __init__(self, network: Upscaler, most: int, side: int) -> None:
         self.network, self.most, self.side = network, most, side
 
-    def __call__(self, batch: Pixels) -> Pixels:
+    def resampled(self, batch: Pixels, parts: Sequence[Part]) -> list[Pixels]:
         if batch.shape[0] > self.most or max(batch.shape[1:3]) > self.side:
             raise OutOfMemory("the device is full")
-        return self.network(batch)
+        return self.network.resampled(batch, parts)
 
 
 def test_out_of_memory_is_tried_once_more_with_less(
