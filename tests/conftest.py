@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 from restoration.standin import write_standins
 
 pytest_plugins = ["replicate_fixtures"]
+
+# A shell starts what runs in the background deaf to Ctrl-C, and so would be every process that a test sends one.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(os.environ.get("RESTORATION_TEST_INPUTS", Path(__file__).resolve().parents[2] / "shared"))
 """Real photographs and a real detector checkpoint, whose rights do not allow them in the repository."""
