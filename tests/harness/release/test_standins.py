@@ -19,7 +19,9 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def files(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    """Without what Python leaves beside a predictor that it has imported."""
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return {str(path) for path in paths if "__pycache__" not in path.parts}
 
 
 def test_the_copy_has_what_gate_and_builder_need_and_nothing_else(tmp_path: Path) -> None:
