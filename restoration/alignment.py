@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from restoration import cores
 from restoration.images import Pixels
 
 CROP = 512
@@ -28,7 +29,7 @@ _OUTSIDE = (132, 133, 135)  # RGB; the grey that GFPGAN was trained to see beyon
 # ParseNet's 19 classes less background (0), hat (14), necklace (16), neck (17) and cloth (18).
 _FACE_LABELS = np.isin(np.arange(256), (*range(1, 14), 15))
 _BORDER = 10  # pixels of a crop that never show: the network is weakest there
-_BAND_PIXELS = 4_000_000  # blended at a time, so that a face filling the photo needs no more memory than a small one
+_BAND_PIXELS = 65_536  # blended at a time by one core, in its cache
 
 
 def alignment(landmarks: NDArray[np.float64]) -> Affine | None:
@@ -89,9 +90,11 @@ def paste(canvas: Pixels, face: Pixels, mask: Mask, matrix: Affine) -> None:
         return
     layers, matrix = _low_passed(np.dstack([face.astype(np.float32), mask]), matrix)
     rows = max(1, _BAND_PIXELS // (right - left))
-    for start in range(top, bottom, rows):
-        band = canvas[start : min(start + rows, bottom), left:right]
-        _blend(band, layers, _shifted(matrix, left, start))
+
+    def blend(start: int) -> None:
+        _blend(canvas[start : min(start + rows, bottom), left:right], layers, _shifted(matrix, left, start))
+
+    cores.each(blend, range(top, bottom, rows))
 
 
 def _low_passed(layers: NDArray[np.float32], matrix: Affine) -> tuple[NDArray[np.float32], Affine]:

@@ -157,9 +157,10 @@ class Restorer:
                 labels = _in_batches(self._parser, seen, plan.faces)
             with clock.stage("paste"):
                 scale = size[0] / photo.size[0], size[1] / photo.size[1]
-                for matrix, face, classes in zip(chosen, restored, labels, strict=True):
-                    mask = alignment.soft_mask(classes) * np.float32(options.strength)
-                    alignment.paste(canvas, face, mask, alignment.enlarged(matrix, scale))
+                masks = cores.each(alignment.soft_mask, labels)
+                for matrix, face, mask in zip(chosen, restored, masks, strict=True):
+                    shown = mask * np.float32(options.strength)
+                    alignment.paste(canvas, face, shown, alignment.enlarged(matrix, scale))
             with clock.stage("encode"):
                 encoded, notes = images.encode(canvas, photo, options.output_format, options.output_quality)
         for note in notes:
