@@ -153,6 +153,12 @@ def test_figures_of_other_conditions_are_not_compared(tmp_path: Path) -> None:
     assert report.exit_code == PASSED
 
 
+def test_figures_belong_to_the_device_that_a_model_says_it_ran_on(tmp_path: Path) -> None:
+    told = replaced("predict.py", "        return ", '        self.record_metric("device", "cuda")\n        return ')
+    report = run(Request(make(told, tmp_path), skip=("schema", "lint", "cases", "fuzz")))
+    assert report.figures["conditions"] == "real weights, in a process, case 'a picture is doubled', device cuda"
+
+
 def test_a_predictor_that_cannot_be_described_fails_and_names_its_file(live: dict[str, Any], tmp_path: Path) -> None:
     root = make(replaced("predict.py", "from PIL import Image", "import no_such_package"), tmp_path)
     report = run(Request(root, live, skip=("lint", *SERVED)))
