@@ -59,7 +59,8 @@ def main() -> None:
     name += "-tuned" if given.tuned else ""
     given.output.mkdir(exist_ok=True)
     (given.output / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
-    where = f"{machine(given)}, {time.strftime('%Y-%m-%d')}"
+    allocator = ", the reference with a tuned allocator" if given.tuned else ""
+    where = f"{machine(given)}{allocator}, {time.strftime('%Y-%m-%d')}"
     (given.output / f"{name}.txt").write_text(where + "\n")
     plot(rows, given.output / f"{name}.png", where)
 

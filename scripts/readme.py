@@ -53,7 +53,7 @@ def settings() -> str:
 def benchmark() -> str:
     """Return the last benchmark of each device: a line per case, how many times better per stage."""
     parts = []
-    for path in sorted((REPOSITORY / "bench").glob("*.json")):
+    for path in sorted((REPOSITORY / "bench").glob("*.json"), key=lambda path: path.stem):
         rows = json.loads(path.read_text())
         stages = list(dict.fromkeys(row["stage"] for row in rows))
         cases = list(dict.fromkeys((row["case"], row["background"]) for row in rows))
