@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from harness.errors import PredictionFailed
-from harness.model_server.client import ModelServer, Outcome, new_prediction_id
+from harness.model_server.client import ModelServer, new_prediction_id
 from harness.model_server.runtime import Runtime
 from harness.release.findings import Finding
 
@@ -54,19 +54,17 @@ async def measure(
 ) -> Figures:
     """Run a prediction a few times and collect the figures of the server, which `runtime` runs.
 
-    To the conditions belongs on what a model says that it ran: the metrics "device" and "precision".
+    `conditions` grows by what the model itself tells of them, in the metrics "device" and "precision".
 
     Raises PredictionFailed when the prediction fails, HarnessError when the server does not answer.
     """
-    runs = [await _timed(server, inputs) for _ in range(_RUNS)]
+    times, (*_, metrics) = zip(*[await _timed(server, inputs) for _ in range(_RUNS)], strict=True)
     yardstick = yardstick_s()
-    seconds = statistics.median(took_s for took_s, _ in runs)
+    seconds = statistics.median(times)
     peak_bytes = await runtime.peak_bytes()
-    metrics = runs[-1][1].metrics
-    told = [f"{name} {metrics[name]}" for name in ("device", "precision") if name in metrics]
-    return Figures(
-        round(setup_s / yardstick, 2), round(seconds / yardstick, 2), peak_bytes, ", ".join([conditions, *told])
-    )
+    told = (f", {name} {metrics[name]}" for name in ("device", "precision") if name in metrics)
+    conditions += "".join(told)
+    return Figures(round(setup_s / yardstick, 2), round(seconds / yardstick, 2), peak_bytes, conditions)
 
 
 def compare(new: Figures, recorded: Mapping[str, Any], file: str = "releases.toml") -> Iterator[Finding]:
@@ -84,12 +82,13 @@ def compare(new: Figures, recorded: Mapping[str, Any], file: str = "releases.tom
             yield Finding(f"BUDGET_{name.upper()}", "error", file, message, "Find what became slower or larger.")
 
 
-async def _timed(server: ModelServer, inputs: Mapping[str, Any]) -> tuple[float, Outcome]:
+async def _timed(server: ModelServer, inputs: Mapping[str, Any]) -> tuple[float, Mapping[str, Any]]:
+    """Run a prediction: its seconds and metrics."""
     began = time.perf_counter()
     outcome = await server.run(new_prediction_id(), inputs)
     if outcome.status != "succeeded":
         raise PredictionFailed(f"The prediction that the budget measures was {outcome.status}: {outcome.error}")
-    return time.perf_counter() - began, outcome
+    return time.perf_counter() - began, outcome.metrics
 
 
 def _time(work: Any) -> float:  # noqa: ANN401 - any callable
