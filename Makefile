@@ -31,7 +31,7 @@ schema: setup ## write .cog/openapi_schema.json from predict.py
 serve: weights ## the local Replicate on http://127.0.0.1:8000
 	$(BIN)/harness serve
 
-image: setup ## build the container image
+image: weights ## build the container image
 	$(BIN)/harness image
 
 check: setup ## the gate: may this version be pushed? ARGS=--standins where there are no weights
